@@ -1,0 +1,109 @@
+"""One root error; every subclass knows the `metav1.Status` that tells a caller what to do next.
+
+A refusal on the wire is always a Status (apimachinery `pkg/apis/meta/v1/types.go`), so that kubectl prints it
+as it prints the API server's own. Messages are written for the caller: what was wrong, what was expected, and
+how to go on; they never carry a token, a credential or a masked value.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class HoldfastError(Exception):
+    """The root. `code` is the HTTP status, `reason` the Status reason, `str(error)` the message."""
+
+    code: ClassVar[int] = 500
+    reason: ClassVar[str] = "InternalError"
+    retry_after: int | None = None
+
+    def status(self) -> dict[str, object]:
+        """Return the metav1.Status of this refusal."""
+        body: dict[str, object] = {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": str(self),
+            "reason": self.reason,
+            "code": self.code,
+        }
+        if self.retry_after is not None:
+            body["details"] = {"retryAfterSeconds": self.retry_after}
+        return body
+
+
+class ConfigurationError(HoldfastError):
+    """A setting, file, database or peer is not as it must be; the command says so and exits with code 2."""
+
+
+class BadRequest(HoldfastError):
+    """The request can be read in two ways, or carries what only the gateway may set."""
+
+    code = 400
+    reason = "BadRequest"
+
+
+class Unauthorized(HoldfastError):
+    """No identity: `why` is a reason code for the record, the message is what the caller may know."""
+
+    code = 401
+    reason = "Unauthorized"
+
+    def __init__(self, message: str, why: str) -> None:
+        super().__init__(message)
+        self.why = why
+
+
+class Forbidden(HoldfastError):
+    """Policy, or a person, said no."""
+
+    code = 403
+    reason = "Forbidden"
+
+
+class TooLarge(HoldfastError):
+    """More than the API server itself would take."""
+
+    code = 413
+    reason = "RequestEntityTooLarge"
+
+
+class UnsupportedMediaType(HoldfastError):
+    """A body that a rule must read is in an encoding that cannot be read."""
+
+    code = 415
+    reason = "UnsupportedMediaType"
+
+
+class Invalid(HoldfastError):
+    """The body cannot be written, as when it carries a mask back."""
+
+    code = 422
+    reason = "Invalid"
+
+
+class HeadersTooLarge(HoldfastError):
+    """The header section is longer than any Kubernetes client sends."""
+
+    code = 431
+    reason = "RequestHeaderFieldsTooLarge"
+
+
+class Internal(HoldfastError):
+    """The gateway itself failed; nothing was forwarded."""
+
+
+class BadGateway(HoldfastError):
+    """The API server's answer could not be shown safely."""
+
+    code = 502
+    reason = "BadGateway"
+
+
+class Unavailable(HoldfastError):
+    """The store, or the API server, cannot be reached; the call may be tried again."""
+
+    code = 503
+    reason = "ServiceUnavailable"
+    retry_after = 1

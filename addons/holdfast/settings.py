@@ -1,0 +1,232 @@
+"""holdfast.yaml: one typed settings file.
+
+Read once at start. An unknown key, a wrong type or a missing value is refused with the file, the field, the
+value and what was expected. Relative paths are relative to the folder that holds the file. Keys are written in
+camelCase, as in Kubernetes' own configuration files.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from holdfast.errors import ConfigurationError
+
+ENVIRONMENT_VARIABLE = "HOLDFAST_CONFIG"
+DEFAULT_FILE = Path("holdfast.yaml")
+
+
+def _resolve(path: Path, info: ValidationInfo) -> Path:
+    folder: Path = (info.context or {}).get("folder", Path())
+    return (folder / path.expanduser()).absolute()
+
+
+FilePath = Annotated[Path, AfterValidator(_resolve)]
+
+
+class Section(BaseModel):
+    """The strictness that every section shares: camelCase keys, nothing unknown, nothing changed later."""
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Listen(Section):
+    """Where callers connect. Without a certificate, one is made under `stateDir` for the names in `hosts`."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8443, ge=0, le=65535, description="TCP port; 0 takes a free one.")
+    certificate: FilePath | None = Field(None, description="Serving certificate chain, PEM.")
+    private_key: FilePath | None = Field(None, description="Key of the serving certificate, PEM.")
+    certificate_authority: FilePath | None = Field(
+        None, description="CA that clients verify `certificate` with; goes into the kubeconfigs written."
+    )
+    hosts: tuple[str, ...] = Field(
+        ("localhost", "127.0.0.1"), description="Names and addresses in the certificate that Holdfast makes."
+    )
+
+    @model_validator(mode="after")
+    def _pair(self) -> Listen:
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("certificate and privateKey go together: give both or neither")
+        return self
+
+
+class Upstream(Section):
+    """The API server, and the one credential that reaches it."""
+
+    server: str | None = Field(None, description="`https://HOST:PORT` of the API server.", pattern=r"^https://[^/]+/?$")
+    certificate_authority: FilePath | None = Field(None, description="CA of the API server, PEM.")
+    token_file: FilePath | None = Field(None, description="Service-account token; read again when it rotates.")
+    client_certificate: FilePath | None = Field(None, description="Client certificate, PEM.")
+    client_key: FilePath | None = Field(None, description="Key of the client certificate, PEM.")
+    kubeconfig: FilePath | None = Field(None, description="Take server, CA and credential from this kubeconfig.")
+    context: str | None = Field(None, description="Context in `kubeconfig`; its current one when absent.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Upstream:
+        if self.kubeconfig is not None:
+            if self.server or self.token_file or self.client_certificate or self.certificate_authority:
+                raise ValueError("kubeconfig already names server, CA and credential: remove the other keys")
+            return self
+        if self.server is None or self.certificate_authority is None:
+            raise ValueError("expected server and certificateAuthority, or kubeconfig")
+        if (self.client_certificate is None) != (self.client_key is None):
+            raise ValueError("clientCertificate and clientKey go together: give both or neither")
+        if (self.token_file is None) == (self.client_certificate is None):
+            raise ValueError("expected one credential: tokenFile, or clientCertificate with clientKey")
+        return self
+
+
+class Issuer(Section):
+    """One OIDC issuer, with the names of Kubernetes' AuthenticationConfiguration where it has them."""
+
+    url: str = Field(description="The exact `iss` of its tokens.", pattern=r"^https?://")
+    audiences: tuple[str, ...] = Field(description="`aud` must hold one of these.", min_length=1)
+    jwks_file: FilePath | None = Field(None, description="Keys from this JWKS file instead of discovery.")
+    certificate_authority: FilePath | None = Field(
+        None, description="CA of the issuer's HTTPS, PEM; else the system's."
+    )
+    algorithms: tuple[Literal["RS256", "ES256"], ...] = Field(
+        ("RS256", "ES256"), description="Signature algorithms that are accepted.", min_length=1
+    )
+    username_claim: str = Field("sub", description="Claim that names the user.")
+    username_prefix: str = Field("", description="Put before every user name of this issuer.")
+    groups_claim: str = Field("groups", description="Claim that lists groups.")
+    groups_prefix: str = Field("", description="Put before every group of this issuer.")
+    max_lifetime_seconds: int = Field(86400, gt=0, description="Tokens that live longer are refused.")
+
+    @model_validator(mode="after")
+    def _https(self) -> Issuer:
+        if self.jwks_file is None and not self.url.startswith("https://"):
+            raise ValueError("an issuer is discovered over https://, or has a jwksFile")
+        return self
+
+
+class IdentitySection(Section):
+    """Who may ask."""
+
+    issuers: tuple[Issuer, ...] = Field(description="Trusted issuers.", min_length=1)
+
+
+class Approvals(Section):
+    """The approvals API, where held calls are decided."""
+
+    host: str = Field("127.0.0.1", description="Address of the approvals API.")
+    port: int = Field(8444, ge=0, le=65535, description="TCP port of the approvals API; 0 takes a free one.")
+    url: str | None = Field(
+        None, description="How approvers reach it; printed to callers who wait.", pattern=r"^https://"
+    )
+    embedded: bool = Field(True, description="`holdfast serve` starts it as a child process.")
+
+
+class Audit(Section):
+    """Where the record is kept."""
+
+    database: str | None = Field(
+        None, description="SQLAlchemy URL, sqlite or postgresql; `audit.db` under stateDir when absent."
+    )
+    queue_records: int = Field(5000, gt=0, description="Records that may wait for the writer before calls get 503.")
+    deadline_seconds: float = Field(5.0, gt=0, description="A record that is not durable by then fails its call.")
+    stream_lag_bytes: int = Field(4 << 20, gt=0, description="Unrecorded stream bytes before streams are slowed.")
+
+
+class Limits(Section):
+    """Bounds on one call."""
+
+    request_body_bytes: int = Field(3 << 20, gt=0, description="Largest request body; the API server's own is 3 MiB.")
+    response_buffer_bytes: int = Field(4 << 20, gt=0, description="Responses longer than this are streamed.")
+    masked_buffer_bytes: int = Field(64 << 20, gt=0, description="Longest response that a mask is applied to whole.")
+    drain_seconds: float = Field(30.0, ge=0, description="How long running calls get to end at shutdown.")
+
+
+class Settings(Section):
+    """The whole file."""
+
+    cluster: str = Field("kubernetes", description="The cluster's name in records, holds and kubeconfigs.")
+    state_dir: FilePath = Field(
+        Path("state"), validate_default=True, description="Folder for what Holdfast makes itself."
+    )
+    listen: Listen = Field(default_factory=Listen)
+    upstream: Upstream
+    identity: IdentitySection
+    policies: tuple[FilePath, ...] = Field(description="Policy files, composed.", min_length=1)
+    approvals: Approvals = Field(default_factory=Approvals)
+    audit: Audit = Field(default_factory=Audit)
+    limits: Limits = Field(default_factory=Limits)
+
+    @property
+    def database_url(self) -> str:
+        """The audit database's SQLAlchemy URL."""
+        return self.audit.database or f"sqlite:///{self.state_dir / 'audit.db'}"
+
+    @property
+    def mask_key_file(self) -> Path:
+        """The HMAC key of mask fingerprints, made at first start (0600)."""
+        return self.state_dir / "mask.key"
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Read and check the settings file: `path`, else $HOLDFAST_CONFIG, else ./holdfast.yaml.
+
+    Raises ConfigurationError with the file, field, value and what was expected.
+    """
+    file = path or Path(os.environ.get(ENVIRONMENT_VARIABLE, DEFAULT_FILE))
+    return parse_model(Settings, read_yaml(file), file)
+
+
+def read_yaml(file: Path) -> Any:
+    """Parse one YAML 1.2 document; duplicate keys, tags and syntax errors raise ConfigurationError."""
+    try:
+        return YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{file}: cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{file}: is not UTF-8 text (byte {error.start}).") from error
+    except YAMLError as error:
+        raise ConfigurationError(f"{file}: is not valid YAML: {_first_line(error)}") from error
+
+
+def parse_model[M: BaseModel](model: type[M], value: Any, file: Path) -> M:
+    """Check `value` against `model`; the first fault becomes one sentence with file, field, value, expectation."""
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"{file}: expected a mapping of settings, found {_shown(value)}.")
+    try:
+        return model.model_validate(value, context={"folder": file.absolute().parent})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ConfigurationError(_sentence(file, dict(first))) from error
+
+
+def _sentence(file: Path, fault: dict[str, Any]) -> str:
+    field = ".".join(str(part) for part in fault["loc"]) or "the file"
+    expected = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        return f"{file}: {field}: there is no such key; check its spelling."
+    if fault["type"] == "missing":
+        return f"{file}: {field}: is missing."
+    return f"{file}: {field}: found {_shown(fault.get('input'))}; expected: {expected[:1].lower()}{expected[1:]}."
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _first_line(error: YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return f"{problem} (line {mark.line + 1}, column {mark.column + 1})." if mark else f"{problem}."
