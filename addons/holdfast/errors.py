@@ -62,6 +62,20 @@ class Forbidden(HoldfastError):
     reason = "Forbidden"
 
 
+class NotFound(HoldfastError):
+    """There is no such hold or call."""
+
+    code = 404
+    reason = "NotFound"
+
+
+class Conflict(HoldfastError):
+    """What was asked no longer fits the state of things, as when a hold was decided before."""
+
+    code = 409
+    reason = "Conflict"
+
+
 class TooLarge(HoldfastError):
     """More than the API server itself would take."""
 

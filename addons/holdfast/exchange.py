@@ -195,9 +195,52 @@ class Verdict:
     flow_digest: str
 
 
+@dataclass(frozen=True, slots=True)
+class ClientHints:
+    """What the client says of itself: for grouping and display only, never for authority."""
+
+    user_agent: str = ""
+    kubectl_command: str = ""
+    kubectl_session: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
+    """How a command run by exec ended: its exit code, or None when it failed before it could have one."""
+
+    code: int | None
+    message: str = ""
+
+
 @dataclass(slots=True)
+class Response:
+    """The API server's answer, and what was made of it.
+
+    `body` is what arrived (buffered responses only), `caller_view` what is sent on, `store_view` what is kept;
+    `withheld` says why a body is not kept. Byte counts are of the wire, streams included.
+    """
+
+    code: int = 0
+    media_type: str = ""
+    streamed: bool = False
+    upgraded: bool = False
+    body: bytes = b""
+    caller_view: bytes = b""
+    store_view: bytes | None = None
+    withheld: str = ""
+    bytes_up: int = 0
+    bytes_down: int = 0
+    started_mono: float = 0.0
+    exit_status: ExitStatus | None = None
+
+
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class Exchange:
-    """The story so far. `left` is set as soon as the caller has gone."""
+    """The story so far.
+
+    `left` is set as soon as the caller has gone. `cut` names why a running stream must end now. `finished`
+    is set once the call's last record is durable.
+    """
 
     audit_id: AuditID
     wire: WireRequest
@@ -205,15 +248,23 @@ class Exchange:
     received_mono: float
     left: asyncio.Event = field(default_factory=asyncio.Event)
     info: RequestInfo | None = None
+    forward_headers: tuple[tuple[bytes, bytes], ...] = ()
+    content_type: str = ""
+    client: ClientHints = ClientHints()
     identity: Identity | None = None
     decision: Decision | None = None
     request_body: bytes = b""
-    request_view: bytes | None = None
+    request_view: bytes = b""
+    request_withheld: str = ""
+    mask_counts: dict[str, int] = field(default_factory=dict)
     hold: Hold | None = None
+    held_seconds: float = 0.0
     refusal: HoldfastError | None = None
     intent_recorded: bool = False
     verdict: Verdict | None = None
-    response_body: bytes = b""
+    response: Response = field(default_factory=Response)
+    cut: str = ""
+    error: str = ""
     finished: bool = False
 
     @property

@@ -1,0 +1,494 @@
+"""The one place that sees the credential: below the flow object, between mitmproxy's HTTP stream and the wire.
+
+mitmproxy forwards a request when a hook crashes, when a script is unloaded and when an operator edits the flow
+in mitmweb. So nothing here trusts that the hooks ran. `GatewayStream` looks at every event that its parent
+class sends towards the API server, and lets a request out only with a `Verdict` that is bound to the request as
+the flow shows it now; what leaves is a new request, built from what was classified, with the credential on it.
+
+The same stream keeps secrets out of the flow: the caller's `Authorization` is taken out before the flow exists,
+the request body that the flow shows is the masked view, and a buffered response enters the flow only as the
+caller's view of it. mitmweb, flow files, dumps and logs therefore have nothing to leak.
+
+Written against mitmproxy 12.2 (`proxy/layers/http/__init__.py`); the overridden states keep its names.
+"""
+
+from __future__ import annotations
+
+import hmac
+import uuid
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from time import monotonic
+from typing import TYPE_CHECKING, Protocol
+
+from mitmproxy import flow, http
+from mitmproxy.net.tls import starts_like_tls_record
+from mitmproxy.proxy import commands, events, layer, tunnel
+from mitmproxy.proxy.layers import ClientTLSLayer, tcp
+from mitmproxy.proxy.layers.http import (
+    DropStream,
+    ErrorCode,
+    HttpErrorHook,
+    HttpLayer,
+    HTTPMode,
+    HttpResponseHeadersHook,
+    HttpStream,
+    RequestData,
+    RequestEndOfMessage,
+    RequestHeaders,
+    RequestProtocolError,
+    ResponseData,
+    ResponseEndOfMessage,
+    ResponseHeaders,
+    ResponseProtocolError,
+    SendHttp,
+)
+from mitmproxy.proxy.layers.http._http1 import Http1Server
+
+from holdfast.credential.sources import Credential, Target
+from holdfast.errors import BadGateway, HoldfastError, Internal, TooLarge, Unavailable
+from holdfast.exchange import AuditID, Exchange, RequestInfo, WireRequest, flow_digest
+from holdfast.kube.status import render_status
+
+if TYPE_CHECKING:
+    from mitmproxy.connection import Client
+    from mitmproxy.proxy.context import Context
+
+MAX_HEADER_BYTES = 256 << 10
+"""An HTTP/1 header section that is still incomplete at this length ends the connection (mitmproxy has no bound)."""
+
+SECRET_HEADERS = frozenset({b"authorization", b"proxy-authorization", b"cookie"})
+_BEARER_SUBPROTOCOL = b"base64url.bearer.authorization.k8s.io."
+
+
+@dataclass
+class RequestBodyHook(commands.StartHook):
+    """The whole request body is in `exchange.request_body`; the hook must leave its masked view in the exchange."""
+
+    flow: http.HTTPFlow
+
+
+@dataclass
+class ResponseBodyHook(commands.StartHook):
+    """The whole response body is in `exchange.response.body`; the hook must leave the caller's view there."""
+
+    flow: http.HTTPFlow
+
+
+@dataclass
+class ResponseOverflowHook(commands.StartHook):
+    """A response turned out too long to buffer; the hook sets `flow.response.stream`, or refuses."""
+
+    flow: http.HTTPFlow
+
+
+@dataclass
+class UpgradeEndHook(commands.StartHook):
+    """A connection that was upgraded (exec, attach, port-forward) has ended."""
+
+    flow: http.HTTPFlow
+
+
+class UpgradeTap(Protocol):
+    """Watches an upgraded connection go by, without altering it."""
+
+    def feed_client(self, data: bytes) -> None:
+        """Bytes from the caller."""
+
+    def feed_server(self, data: bytes) -> None:
+        """Bytes from the API server."""
+
+
+@dataclass(frozen=True)
+class Wire:
+    """What the layer needs of the gateway: the target, the credential, bounds, and the exchanges by flow id."""
+
+    target: Target
+    credential: Callable[[], Credential]
+    request_body_bytes: int
+    response_buffer_bytes: int
+    open_tap: Callable[[Exchange], UpgradeTap]
+    exchanges: weakref.WeakValueDictionary[str, Exchange] = field(default_factory=weakref.WeakValueDictionary)
+
+    def begin(self, request: http.Request, client: Client) -> Exchange:
+        """Start the story of one request from what arrived."""
+        return Exchange(AuditID(str(uuid.uuid4())), _wire_request(request, client), datetime.now(UTC), monotonic())
+
+
+def shown_digest(request: http.Request) -> str:
+    """The digest of a request as the flow shows it; see `exchange.flow_digest`."""
+    return flow_digest(
+        request.data.method.decode("latin-1"),
+        request.scheme,
+        request.host,
+        request.port,
+        request.data.path,
+        request.data.content or b"",
+    )
+
+
+def status_response(error: HoldfastError, info: RequestInfo | None, audit_id: AuditID) -> http.Response:
+    """A refusal as the API server would write it: a metav1.Status, with `Retry-After` where trying again helps."""
+    response = http.Response.make(
+        error.code,
+        render_status(error, info),
+        {"content-type": "application/json", "cache-control": "no-cache, private", "audit-id": audit_id},
+    )
+    if error.retry_after is not None:
+        response.headers["retry-after"] = str(error.retry_after)
+    if error.code == 401:
+        response.headers["www-authenticate"] = 'Bearer realm="holdfast"'
+    return response
+
+
+class GatewayProxy(layer.Layer):
+    """The top layer of a client's connection: TLS or not, then HTTP, always by way of `GatewayLayer`.
+
+    It replaces mitmproxy's `ReverseProxy` and its `next_layer` hook, so that an unloaded script leaves a
+    connection that refuses everything, not one that forwards.
+    """
+
+    def __init__(self, context: Context, wire: Wire) -> None:
+        super().__init__(context)
+        self.wire = wire
+        self.received = b""
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if isinstance(event, events.Start):
+            self._aim()
+        elif isinstance(event, events.DataReceived):
+            self.received += event.data
+            if len(self.received) >= 3:
+                yield from self._descend(replace(event, data=self.received))
+        elif isinstance(event, events.ConnectionClosed):
+            yield commands.CloseConnection(self.context.client)
+
+    def _aim(self) -> None:
+        target = self.wire.target
+        self.context.server.address = (target.host, target.port)
+        self.context.server.sni = target.server_name
+        self.context.server.tls = True
+
+    def _descend(self, event: events.DataReceived) -> layer.CommandGenerator[None]:
+        stack = tunnel.LayerStack()
+        if starts_like_tls_record(event.data):
+            stack /= ClientTLSLayer(self.context)
+        stack /= GatewayLayer(self.context, self.wire)
+        child: layer.Layer = stack[0]
+        self._handle_event = child.handle_event  # type: ignore[method-assign]
+        yield from child.handle_event(events.Start())
+        yield from child.handle_event(event)
+
+
+class GatewayLayer(HttpLayer):
+    """mitmproxy's HTTP layer, with `GatewayStream` for every stream."""
+
+    def __init__(self, context: Context, wire: Wire) -> None:
+        super().__init__(context, HTTPMode.transparent)
+        self.wire = wire
+
+    def make_stream(self, stream_id: int) -> layer.CommandGenerator[None]:
+        """Open a stream that needs a verdict."""
+        stream = GatewayStream(self.context.fork(), stream_id, self.wire)
+        self.streams[stream_id] = stream
+        yield from self.event_to_child(stream, events.Start())
+
+    def event_to_child(self, child: layer.Layer | HttpStream, event: events.Event) -> layer.CommandGenerator[None]:
+        """Pass an event on; drop log lines that quote the wire, and connections whose headers never end."""
+        for command in super().event_to_child(child, event):
+            if isinstance(command, commands.Log) and "before completing request headers" in command.message:
+                # mitmproxy quotes the raw head here, Authorization included.
+                yield commands.Log("Client closed connection before completing request headers.")
+            else:
+                yield command
+        if isinstance(child, Http1Server) and child.state == child.read_headers and len(child.buf) > MAX_HEADER_BYTES:
+            child.state = child.done
+            yield commands.CloseConnection(child.conn)
+
+
+class GatewayStream(HttpStream):
+    """One request and its response; what it sends upstream passes `_towards_server`, and only that."""
+
+    def __init__(self, context: Context, stream_id: int, wire: Wire) -> None:
+        super().__init__(context, stream_id)
+        self.wire = wire
+        self.exchange: Exchange
+        self.credential_attached = False
+        self.request_sent = False
+        self.response_begun = False
+        self.was_cut = False
+
+    # -- what passes ------------------------------------------------------------------------------------------
+
+    def handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """mitmproxy's own handling, with every command that goes to the API server checked on its way out."""
+        if isinstance(event, RequestProtocolError):
+            self.exchange.left.set()
+        for command in super().handle_event(event):
+            if not isinstance(command, SendHttp):
+                yield command
+            elif command.connection is self.context.client:
+                self.response_begun |= isinstance(command.event, ResponseHeaders)
+                yield command
+            else:
+                yield from self._towards_server(command)
+        if self.response_begun and self.exchange.cut and not self.was_cut:
+            yield from self._cut(self.exchange.cut)
+
+    def _towards_server(self, command: SendHttp) -> layer.CommandGenerator[None]:
+        event = command.event
+        if isinstance(event, RequestHeaders):
+            yield from self._send_request(command, event.request)
+        elif not self.credential_attached:
+            return
+        elif isinstance(event, RequestEndOfMessage):
+            self.request_sent = True
+            yield command
+        elif isinstance(event, RequestProtocolError) or (isinstance(event, RequestData) and self.request_sent):
+            yield command
+        # What remains is the masked body that the flow shows, and trailers: neither is for the API server.
+
+    def _send_request(self, command: SendHttp, shown: http.Request) -> layer.CommandGenerator[None]:
+        if (refusal := self._find_fault(shown)) is not None:
+            # Only an edit between the verdict and this moment comes here; `make_server_connection` saw to the rest.
+            yield commands.Log(f"holdfast: nothing was forwarded: {refusal}")
+            yield SendHttp(
+                ResponseProtocolError(self.stream_id, str(refusal), ErrorCode.GENERIC_SERVER_ERROR), self.context.client
+            )
+            return
+        self.exchange.verdict = None
+        self.credential_attached = True
+        self.exchange.response.started_mono = monotonic()
+        body = self.exchange.request_body
+        sealed = self._seal(shown.http_version)
+        yield SendHttp(RequestHeaders(self.stream_id, sealed, end_stream=not body), command.connection)
+        if body:
+            yield SendHttp(RequestData(self.stream_id, body), command.connection)
+
+    def _find_fault(self, shown: http.Request) -> HoldfastError | None:
+        exchange, verdict = self.exchange, self.exchange.verdict
+        if exchange.is_refused:
+            return exchange.refusal
+        if verdict is None or exchange.info is None or verdict.audit_id != exchange.audit_id:
+            return Internal("the gateway reached no verdict on this call, so it was not forwarded.")
+        if exchange.info.is_mutating and not exchange.intent_recorded:
+            return Internal("the gateway did not record this call, so it was not forwarded.")
+        if not hmac.compare_digest(verdict.flow_digest, shown_digest(shown)):
+            return Internal("the call was edited after it was decided, so it was not forwarded.")
+        return None
+
+    def _seal(self, http_version: str) -> http.Request:
+        exchange, target = self.exchange, self.wire.target
+        if exchange.info is None:
+            raise Internal("the gateway reached no verdict on this call, so it was not forwarded.")
+        authority = target.url.removeprefix("https://").encode()
+        fields = [(b"host", authority)] if http_version.startswith("HTTP/1") else []
+        fields += [(name.lower(), value) for name, value in exchange.forward_headers]
+        fields += [(b"accept-encoding", b"identity"), (b"audit-id", exchange.audit_id.encode())]
+        if exchange.request_body or exchange.info.method in {"POST", "PUT", "PATCH"}:
+            fields.append((b"content-length", b"%d" % len(exchange.request_body)))
+        token = self.wire.credential().token
+        if token is not None:
+            fields.append((b"authorization", b"Bearer " + token.encode()))
+        now = datetime.now(UTC).timestamp()
+        return http.Request(
+            host=target.host,
+            port=target.port,
+            method=exchange.info.method.encode(),
+            scheme=b"https",
+            authority=b"" if http_version.startswith("HTTP/1") else authority,
+            path=exchange.info.target,
+            http_version=http_version.encode(),
+            headers=http.Headers(fields),
+            content=None,
+            trailers=None,
+            timestamp_start=now,
+            timestamp_end=now,
+        )
+
+    # -- the request ------------------------------------------------------------------------------------------
+
+    def state_wait_for_request_headers(self, event: RequestHeaders) -> layer.CommandGenerator[None]:
+        """Take the secrets out of the request before there is a flow that could show them."""
+        self.exchange = self.wire.begin(event.request, self.context.client)
+        _remove_secrets(event.request)
+        shown = http.HTTPFlow(self.context.client, self.context.server)
+        self.wire.exchanges[shown.id] = self.exchange
+        yield from super().state_wait_for_request_headers(replace(event, replay_flow=shown))
+
+    def state_consume_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """Keep the body out of the flow: what the flow gets is the masked view."""
+        if isinstance(event, RequestData):
+            self.request_body_buf += event.data
+            if len(self.request_body_buf) > self.wire.request_body_bytes:
+                yield from self._refuse_body()
+        elif isinstance(event, RequestEndOfMessage):
+            self.exchange.request_body = bytes(self.request_body_buf)
+            self.request_body_buf.clear()
+            yield RequestBodyHook(self.flow)
+            self.request_body_buf += self.exchange.request_view
+            yield from super().state_consume_request_body(event)
+        # Trailers are not forwarded: no Kubernetes client sends any.
+
+    def start_request_stream(self) -> layer.CommandGenerator[None]:
+        """Never: a streamed body would be on its way before the call is decided."""
+        raise Internal("a request body cannot be streamed.")
+        yield
+
+    def make_server_connection(self) -> layer.CommandGenerator[bool]:
+        """Without a verdict there is not even a connection, and the caller hears why."""
+        fault = self._find_fault(self.flow.request)
+        if fault is None:
+            return (yield from super().make_server_connection())
+        yield from self._refuse(fault)
+        return False
+
+    def _refuse_body(self) -> layer.CommandGenerator[None]:
+        self.request_body_buf.clear()
+        self.client_state = self.state_discard_request_body
+        limit = self.wire.request_body_bytes
+        yield from self._refuse(TooLarge(f"the request body is longer than {limit} bytes; send a smaller one."))
+
+    def state_discard_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """Let a refused upload run out, so that the client reads the answer."""
+        if isinstance(event, RequestEndOfMessage):
+            self.client_state = self.state_done
+            if self.server_state == self.state_done:
+                yield from self.flow_done()
+
+    def _refuse(self, error: HoldfastError) -> layer.CommandGenerator[None]:
+        self.exchange.refusal = error
+        self.flow.response = status_response(error, self.exchange.info, self.exchange.audit_id)
+        yield HttpResponseHeadersHook(self.flow)
+        yield from self.send_response()
+
+    # -- the response -----------------------------------------------------------------------------------------
+
+    def check_body_size(self, request: bool) -> layer.CommandGenerator[bool]:
+        """mitmproxy's own limits do not apply; a response that grows too long to buffer asks the hooks."""
+        if request or len(self.response_body_buf) <= self.wire.response_buffer_bytes:
+            return False
+        yield ResponseOverflowHook(self.flow)
+        if self.flow.response is not None and self.flow.response.stream:
+            data = bytes(self.response_body_buf)
+            self.response_body_buf.clear()
+            yield from self.start_response_stream()
+            yield from self.state_stream_response_body(ResponseData(self.stream_id, data))
+        return False
+
+    def state_consume_response_body(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """Let the body into the flow only as the caller's view of it."""
+        if isinstance(event, ResponseEndOfMessage) and not self.exchange.is_refused:
+            self.exchange.response.body = bytes(self.response_body_buf)
+            self.exchange.response.bytes_down = len(self.exchange.response.body)
+            self.response_body_buf.clear()
+            yield ResponseBodyHook(self.flow)
+            self.response_body_buf += self.exchange.response.caller_view
+        yield from super().state_consume_response_body(event)
+
+    def flow_done(self) -> layer.CommandGenerator[None]:
+        """After a 101, relay bytes and watch them; mitmproxy's own WebSocket layer would keep and re-frame them."""
+        response = self.flow.response
+        if response is None or response.status_code != 101:
+            yield from super().flow_done()
+            return
+        self.child_layer = UpgradedRelay(self.context, self.flow, self.exchange, self.wire.open_tap(self.exchange))
+        self._handle_event = self.passthrough
+        yield from self.child_layer.handle_event(events.Start())
+        yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
+
+    def handle_protocol_error(
+        self, event: RequestProtocolError | ResponseProtocolError
+    ) -> layer.CommandGenerator[None]:
+        """Where the API server failed and nothing was answered yet, the caller gets a Status, not an HTML page."""
+        hopeless = self.response_begun or self.client_state == self.state_errored or self.exchange.left.is_set()
+        if isinstance(event, RequestProtocolError) or hopeless:
+            yield from super().handle_protocol_error(event)
+            return
+        self.exchange.refusal = _upstream_fault(event)
+        self.flow.error = flow.Error(event.message)
+        yield HttpErrorHook(self.flow)
+        response = status_response(self.exchange.refusal, self.exchange.info, self.exchange.audit_id)
+        yield SendHttp(ResponseHeaders(self.stream_id, response, end_stream=False), self.context.client)
+        yield SendHttp(ResponseData(self.stream_id, response.content or b""), self.context.client)
+        yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
+        self.client_state = self.server_state = self.state_errored
+        self.flow.live = False
+        yield DropStream(self.stream_id)
+
+    def _cut(self, reason: str) -> layer.CommandGenerator[None]:
+        self.was_cut = True
+        self.flow.error = flow.Error(reason)
+        ended = HttpErrorHook(self.flow)
+        ended.blocking = False
+        yield ended
+        code = ErrorCode.GENERIC_SERVER_ERROR
+        yield SendHttp(ResponseProtocolError(self.stream_id, reason, code), self.context.client)
+        if self.context.server in getattr(self.context.layers[-2], "connections", ()):
+            yield SendHttp(RequestProtocolError(self.stream_id, reason, code), self.context.server)
+        self.client_state = self.server_state = self.state_errored
+        yield DropStream(self.stream_id)
+
+
+class UpgradedRelay(tcp.TCPLayer):
+    """Relays an upgraded connection byte for byte, counts, and shows the bytes to a tap."""
+
+    def __init__(self, context: Context, http_flow: http.HTTPFlow, exchange: Exchange, tap: UpgradeTap) -> None:
+        super().__init__(context, ignore=True)
+        self.http_flow = http_flow
+        self.exchange = exchange
+        self.tap = tap
+
+    def relay_messages(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """Pass an event on; the tap sees data before the other side does."""
+        if isinstance(event, events.DataReceived):
+            self._watch(event)
+        yield from super().relay_messages(event)
+        if self._handle_event == self.done:
+            yield UpgradeEndHook(self.http_flow)
+
+    def _watch(self, event: events.DataReceived) -> None:
+        response = self.exchange.response
+        if event.connection == self.context.client:
+            response.bytes_up += len(event.data)
+            self.tap.feed_client(event.data)
+        else:
+            response.bytes_down += len(event.data)
+            self.tap.feed_server(event.data)
+
+
+def _wire_request(request: http.Request, client: Client) -> WireRequest:
+    target = request.data.path
+    if request.http_version.startswith("HTTP/1") and request.data.authority:
+        target = request.data.scheme + b"://" + request.data.authority + target
+    return WireRequest(
+        method=request.data.method.decode("latin-1"),
+        target=target,
+        headers=request.headers.fields,
+        tls=client.tls_established,
+        peer=client.peername[0] if client.peername else "",
+        http_version=request.http_version,
+    )
+
+
+def _remove_secrets(request: http.Request) -> None:
+    request.headers.fields = tuple(
+        (name, value)
+        for name, value in request.headers.fields
+        if name.lower() not in SECRET_HEADERS and _BEARER_SUBPROTOCOL not in value
+    )
+    path, mark, query = request.data.path.partition(b"?")
+    if b"token=" in query.lower():
+        request.data.path = path + mark + b"withheld"
+
+
+def _upstream_fault(event: ResponseProtocolError) -> HoldfastError:
+    if event.code is ErrorCode.CONNECT_FAILED:
+        return Unavailable(
+            "the gateway cannot reach the API server; try again, or ask its operators to run `holdfast doctor`."
+        )
+    return BadGateway(
+        "the API server ended the connection before it answered; whether the call took effect is not known."
+    )

@@ -1,0 +1,310 @@
+"""The one database: how it is opened, brought up to date, read and written.
+
+SQLite (the default) or Postgres, through SQLAlchemy Core. What is acknowledged must survive a power cut, so
+every SQLite connection runs in WAL mode with `synchronous=FULL` (https://www.sqlite.org/pragma.html) and is
+asked whether it really does; a file system that cannot do WAL is refused.
+
+Writing transactions start with BEGIN IMMEDIATE: one that reads first and writes later would otherwise fail with
+SQLITE_BUSY_SNAPSHOT, without waiting, whenever another process wrote in between
+(https://www.sqlite.org/isolation.html).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from sqlalchemy import (
+    URL,
+    Connection,
+    Dialect,
+    Engine,
+    MetaData,
+    String,
+    TypeDecorator,
+    create_engine,
+    event,
+    inspect,
+    make_url,
+    text,
+)
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from holdfast.errors import ConfigurationError, Unavailable
+from holdfast.migrations import HEAD, REVISIONS, VERSION_TABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+BUSY_TIMEOUT_MS = 5000
+IMMEDIATE = "holdfast_immediate"
+MIGRATION_LOCK = 0x686F6C64
+"""Names the Postgres advisory lock under which the schema is changed (the letters `hold`)."""
+
+metadata = MetaData()
+"""Every store's tables; a test holds them against what the migrations make."""
+
+Code = String().with_variant(String(collation="C"), "postgresql")
+"""Text that is compared byte by byte: identifiers, digests, times."""
+
+_PRAGMAS = (("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1), ("busy_timeout", BUSY_TIMEOUT_MS))
+_READING_PRAGMAS = (("query_only", 1), ("busy_timeout", BUSY_TIMEOUT_MS))
+_CAUSES = {
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_IOERR: "the disk reports an error",
+    sqlite3.SQLITE_READONLY: "the file cannot be written",
+    sqlite3.SQLITE_CANTOPEN: "the file or its folder cannot be opened or written",
+    sqlite3.SQLITE_NOTADB: "the file is not a SQLite database",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged",
+    sqlite3.SQLITE_BUSY: "another process keeps it locked",
+}
+
+
+class Moment(TypeDecorator[datetime]):
+    """An aware datetime, kept as RFC 3339 text in UTC with microseconds, so that text order is time order."""
+
+    impl = Code
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:
+        """Write a time."""
+        return None if value is None else value.astimezone(UTC).isoformat(timespec="microseconds")
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> datetime | None:
+        """Read a time."""
+        return None if value is None else datetime.fromisoformat(value)
+
+
+class Database:
+    """An open database whose schema is the one this Holdfast knows. Safe to use from several threads."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._reading = engine
+        self._writing = engine.execution_options(**{IMMEDIATE: True})
+
+    @classmethod
+    def open(cls, url: str, *, create: bool = True) -> Database:
+        """Open the database at `url` for writing, make it if `create`, and migrate it to this version's schema.
+
+        Several processes may open one database at the same moment. Raises ConfigurationError.
+        """
+        location = _parse(url)
+        if location.get_backend_name() == "sqlite":
+            _prepare_file(_path(location), create)
+        database = cls(_engine(location, read_only=False))
+        database._check(location, database._writing, _migrate)
+        return database
+
+    @classmethod
+    def open_readonly(cls, url: str) -> Database:
+        """Open the database at `url` so that nothing can be written. Raises ConfigurationError."""
+        location = _parse(url)
+        if location.get_backend_name() == "sqlite" and not _path(location).exists():
+            raise _missing(_path(location))
+        database = cls(_engine(location, read_only=True))
+        database._check(location, database._reading, _require_head)
+        return database
+
+    def _check(self, location: URL, engine: Engine, check: Callable[[Connection, str], None]) -> None:
+        try:
+            with engine.begin() as connection:
+                check(connection, _shown(location))
+        except DBAPIError as error:
+            self.close()
+            raise ConfigurationError(f"{_shown(location)}: cannot be used: {explain(error)}.") from error
+        except ConfigurationError:
+            self.close()
+            raise
+
+    @property
+    def dialect(self) -> str:
+        """`sqlite` or `postgresql`."""
+        return self._reading.dialect.name
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """One transaction that sees one state of the database. Raises Unavailable when the store fails."""
+        with _unavailable("read"), self._reading.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One transaction, durable when the block has ended. Raises Unavailable when the store fails."""
+        with _unavailable("written"), self._writing.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Close every connection that is not in use."""
+        self._reading.dispose()
+
+
+def explain(error: DBAPIError) -> str:
+    """Say in a few words, without a full stop, why the database failed."""
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    if code is not None:
+        return _CAUSES.get(code & 0xFF, str(error.orig))
+    return str(error.orig).strip().partition("\n")[0].rstrip(".")
+
+
+@contextmanager
+def _unavailable(done: str) -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        raise Unavailable(f"the audit database cannot be {done}: {explain(error)}") from error
+
+
+def _parse(url: str) -> URL:
+    try:
+        location = make_url(url)
+    except ArgumentError as error:
+        raise ConfigurationError(f"database: {_expected(url.partition('://')[0])}") from error
+    if location.drivername == "postgresql":
+        return location.set(drivername="postgresql+psycopg")
+    if location.drivername not in {"sqlite", "sqlite+pysqlite", "postgresql+psycopg"}:
+        raise ConfigurationError(f"database: {_expected(location.drivername)}")
+    if location.get_backend_name() == "sqlite" and location.database in {None, "", ":memory:"}:
+        raise ConfigurationError("database: sqlite needs a file; expected sqlite:////absolute/path/audit.db.")
+    return location
+
+
+def _expected(scheme: str) -> str:
+    # The rest of the URL may hold a password.
+    return f"{scheme!r} is not supported; expected sqlite:///PATH or postgresql://USER@HOST/NAME."
+
+
+def _path(location: URL) -> Path:
+    return Path(str(location.database))
+
+
+def _shown(location: URL) -> str:
+    return str(location.database) if location.get_backend_name() == "sqlite" else location.render_as_string()
+
+
+def _missing(path: Path) -> ConfigurationError:
+    return ConfigurationError(f"{path}: there is no such database; `holdfast serve` makes it.")
+
+
+def _prepare_file(path: Path, create: bool) -> None:
+    """Make file (0600) and folder (0700) where they are missing, and see that they can be written.
+
+    A file that exists is never opened here: closing it would drop the locks that this process's own SQLite
+    connections hold on it (https://www.sqlite.org/howtocorrupt.html, section 2.2).
+    """
+    if not path.exists() and not create:
+        raise _missing(path)
+    try:
+        _create_file(path)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be made: {error.strerror}.") from error
+    for place in (path, path.parent):
+        if not os.access(place, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+            raise ConfigurationError(f"{place}: cannot be written; its owner must be who runs Holdfast.")
+    _switch_to_wal(path)
+
+
+def _create_file(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        if not path.is_file():
+            raise
+
+
+def _switch_to_wal(path: Path) -> None:
+    """Turn WAL on, which the file remembers; two processes that do so at once need this patience.
+
+    SQLite answers the second one SQLITE_BUSY at once, whatever its busy_timeout.
+    """
+    give_up = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_MS / 1000)) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.Error as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                failure = DBAPIError(None, None, error)
+                raise ConfigurationError(f"{path}: cannot be used: {explain(failure)}.") from error
+        time.sleep(0.01)
+
+
+def _engine(location: URL, *, read_only: bool) -> Engine:
+    if location.get_backend_name() == "sqlite":
+        return _sqlite_engine(_path(location), read_only)
+    try:
+        engine = create_engine(location, pool_pre_ping=True)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            "database: PostgreSQL needs the psycopg package; install Holdfast as `holdfast[postgres]`."
+        ) from error
+    return engine.execution_options(postgresql_readonly=True) if read_only else engine
+
+
+def _sqlite_engine(path: Path, read_only: bool) -> Engine:
+    file = f"file:{quote(str(path.absolute()))}"
+    mode = "ro" if read_only else "rw"
+    url = URL.create("sqlite", database=file, query={"mode": mode, "uri": "true"})
+    # Without isolation_level=None, Python's sqlite3 opens transactions itself, and only some of them.
+    engine = create_engine(url, connect_args={"isolation_level": None})
+    pragmas = _READING_PRAGMAS if read_only else _PRAGMAS
+    event.listen(engine, "connect", lambda connection, _: _set_pragmas(connection, pragmas))
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _set_pragmas(connection: sqlite3.Connection, pragmas: tuple[tuple[str, str | int], ...]) -> None:
+    for name, wanted in pragmas:
+        connection.execute(f"PRAGMA {name}={wanted}").close()
+        found = connection.execute(f"PRAGMA {name}").fetchone()[0]
+        if found != wanted:
+            raise ConfigurationError(
+                f"the audit database runs with {name}={found}, expected {wanted}: its file system cannot keep "
+                "what is acknowledged; choose a local disk."
+            )
+
+
+def _begin(connection: Connection) -> None:
+    immediate = connection.get_execution_options().get(IMMEDIATE, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def _migrate(connection: Connection, shown: str) -> None:
+    """Bring the schema to HEAD, inside the transaction that keeps every other process out meanwhile."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+    if _revision(connection, shown) == HEAD:
+        return
+    # Loading Alembic takes longer than all the rest of opening a database.
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", "holdfast:migrations")
+    command.upgrade(config, "head")
+
+
+def _require_head(connection: Connection, shown: str) -> None:
+    if _revision(connection, shown) != HEAD:
+        raise ConfigurationError(f"{shown}: was made by an older Holdfast; `holdfast serve` brings it up to date.")
+
+
+def _revision(connection: Connection, shown: str) -> str | None:
+    tables = inspect(connection).get_table_names()
+    if VERSION_TABLE not in tables:
+        if tables:
+            raise ConfigurationError(f"{shown}: is another program's database; Holdfast needs one of its own.")
+        return None
+    revision: Any = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608
+    if revision is not None and revision not in REVISIONS:
+        raise ConfigurationError(
+            f"{shown}: was made by a newer Holdfast (schema {revision}; this one knows {HEAD}); upgrade Holdfast."
+        )
+    return None if revision is None else str(revision)

@@ -1,0 +1,96 @@
+"""One client's connection: how hooks are called, and what slows a stream down.
+
+mitmproxy awaits `drain_writers` after every read from either side, which makes it the one place where a fast
+reader can be made to wait: for the other side's socket (mitmproxy's own), for the record (a stream is never far
+ahead of what is durable), and for an HTTP/2 client that does not open its window (mitmproxy buffers for it
+without bound).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mitmproxy.proxy import mode_servers
+from mitmproxy.proxy.layers.http import HttpLayer
+from mitmproxy.proxy.layers.http._http2 import Http2Server
+
+from holdfast.hooks.fail_closed import log_fault
+
+if TYPE_CHECKING:
+    from mitmproxy.connection import Address
+    from mitmproxy.proxy.commands import StartHook
+
+UPSTREAM_CONNECTIONS = 100
+"""Upstream connections for one client; mitmproxy's 5 lets five HTTP/1.1 watches block the sixth request."""
+
+WINDOW_BACKLOG_BYTES = 8 << 20
+"""What may wait for a client's HTTP/2 window before the API server is no longer read."""
+
+logger = logging.getLogger(__name__)
+
+type HookTable = Mapping[str, Sequence[Callable[[Any], Any]]]
+
+
+class GatewayConnectionHandler(mode_servers.ProxyConnectionHandler):
+    """mitmproxy's handler with back pressure from the record and from HTTP/2 windows."""
+
+    wait_for_record: Callable[[], Awaitable[None]]
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.max_conns: collections.defaultdict[Address, asyncio.Semaphore] = collections.defaultdict(
+            lambda: asyncio.Semaphore(UPSTREAM_CONNECTIONS)
+        )
+
+    async def drain_writers(self) -> None:
+        """Wait for sockets, for the record, and, on the API server's side, for the client's window."""
+        await super().drain_writers()
+        await self.wait_for_record()
+        if asyncio.current_task() is not self.transports[self.client].handler:
+            while self._window_backlog() > WINDOW_BACKLOG_BYTES:
+                await asyncio.sleep(0.05)
+
+    def _window_backlog(self) -> int:
+        """Bytes that wait for the client to open its HTTP/2 window."""
+        http = next((layer for layer in self.layer.context.layers if isinstance(layer, HttpLayer)), None)
+        server = http.connections.get(self.client) if http is not None else None
+        if not isinstance(server, Http2Server) or self.client not in self.transports:
+            return 0
+        return sum(len(chunk.data) for chunks in server.h2_conn.stream_buffers.values() for chunk in chunks)
+
+
+class DirectConnectionHandler(GatewayConnectionHandler):
+    """Calls hooks from a table made at start, for `holdfast serve`, where the addons never change.
+
+    mitmproxy asks every addon for every hook and follows each with an `update`; that is most of what a request
+    costs there.
+    """
+
+    table: HookTable
+
+    async def handle_hook(self, hook: StartHook) -> None:
+        """Call what the table has for this hook; our own hooks catch their faults, the rest is caught here."""
+        with self.timeout_watchdog.disarm():
+            (data,) = hook.args()
+            for method in self.table.get(hook.name, ()):
+                try:
+                    result = method(data)
+                    if inspect.isawaitable(result):
+                        await result
+                except Exception as fault:  # noqa: BLE001  as mitmproxy's own safecall; flow hooks are fail_closed
+                    log_fault(hook.name, fault)
+
+
+def build_table(addons: Sequence[object], names: Sequence[str]) -> HookTable:
+    """The bound methods of `addons`, in order, for every hook name."""
+    table: dict[str, list[Callable[[Any], Any]]] = {}
+    for name in names:
+        methods = [getattr(addon, name) for addon in addons if callable(getattr(addon, name, None))]
+        if methods:
+            table[name] = methods
+    return table

@@ -1,0 +1,90 @@
+"""What happens when a hook fails: nothing is forwarded, and the caller hears it as a Status.
+
+mitmproxy logs an exception in a hook and carries on with the flow (`addonmanager.safecall`): it fails open.
+Every flow hook of ours is therefore wrapped here. A `HoldfastError` is an answer, raised on purpose; any other
+exception is a fault of ours, logged without its message (which may quote a body) and answered with a 500.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import traceback
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from holdfast.credential.layer import status_response
+from holdfast.errors import HoldfastError, Internal
+
+if TYPE_CHECKING:
+    from mitmproxy import http
+
+    from holdfast.exchange import Exchange
+    from holdfast.hooks.gateway import Gateway
+
+logger = logging.getLogger(__name__)
+
+
+class _Stage(Protocol):
+    gateway: Gateway
+
+
+type StageHook[S] = Callable[[S, http.HTTPFlow, Exchange], Awaitable[None] | None]
+type FlowHook[S] = Callable[[S, http.HTTPFlow], Awaitable[None]]
+
+
+def fail_closed[S: _Stage](
+    hook: StageHook[S] | None = None, *, even_refused: bool = False
+) -> Any:  # a decorator with and without arguments
+    """Give a hook the exchange of its flow, and turn whatever it raises into a refusal.
+
+    A hook is passed over once the call is refused, unless `even_refused` is set (the record needs those too).
+    """
+    if hook is None:
+        return functools.partial(fail_closed, even_refused=even_refused)
+
+    @functools.wraps(hook)
+    async def guarded(self: S, flow: http.HTTPFlow) -> None:
+        exchange = self.gateway.wire.exchanges.get(flow.id)
+        if exchange is None:
+            _refuse_stranger(flow)
+            return
+        if exchange.is_refused and not even_refused:
+            return
+        try:
+            result = hook(self, flow, exchange)
+            if result is not None:
+                await result
+        except HoldfastError as refusal:
+            refuse(flow, exchange, refusal)
+        except Exception as fault:  # noqa: BLE001  this is the boundary: whatever it is, nothing may be forwarded
+            log_fault(f"{type(self).__name__}.{hook.__name__}", fault)
+            refuse(flow, exchange, Internal("the gateway failed while it handled this call; nothing was let through."))
+
+    return guarded
+
+
+def refuse(flow: http.HTTPFlow, exchange: Exchange, refusal: HoldfastError) -> None:
+    """End the call with `refusal`: no verdict; and where a response is on its way, the Status takes its place."""
+    exchange.refusal = refusal
+    exchange.verdict = None
+    if flow.response is not None:
+        replacement = status_response(refusal, exchange.info, exchange.audit_id)
+        exchange.response.caller_view = replacement.content or b""
+        replacement.http_version = flow.response.http_version
+        flow.response = replacement
+
+
+def log_fault(where: str, fault: BaseException) -> None:
+    """Log an unexpected exception: its type and its frames, never its message."""
+    frames = "".join(traceback.format_tb(fault.__traceback__))
+    logger.error("%s failed with %s; the call was refused.\n%s", where, type(fault).__name__, frames)
+
+
+def _refuse_stranger(flow: http.HTTPFlow) -> None:
+    # A flow that never came through our layer: replayed or made in mitmweb. It carries no credential; end it here.
+    if flow.live or flow.is_replay:
+        flow.response = status_response(Internal("only calls that arrive at the gateway are forwarded."), None, _NOBODY)
+
+
+_NOBODY: Any = "none"

@@ -1,0 +1,195 @@
+"""The stages, opened from the settings and handed to the hooks.
+
+`open` reads files and the database (before there is traffic), `start` needs the event loop and the network.
+Both raise ConfigurationError with one sentence; nothing is listening yet then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+
+from holdfast.approval.store import HoldStore
+from holdfast.approval.waiting import HoldDesk
+from holdfast.audit.store import AuditStore
+from holdfast.audit.writer import AuditWriter
+from holdfast.certificates import Authority, make_authority, write_private
+from holdfast.credential.layer import Wire
+from holdfast.credential.probe import probe_upstream
+from holdfast.credential.sources import CredentialSource, open_source
+from holdfast.database import Database
+from holdfast.errors import ConfigurationError
+from holdfast.hooks.taps import open_upgrade_tap
+from holdfast.identity.authenticator import Authenticator
+from holdfast.masking.fingerprint import Fingerprinter
+from holdfast.masking.plan import compile_plan
+from holdfast.policy.authorizer import Policy, load_policies
+
+if TYPE_CHECKING:
+    from holdfast.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+SERVING_DAYS = 365
+AUTHORITY_DAYS = 3650
+RENEW_DAYS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerCertificates:
+    """What callers see: chain and key as files, and the authority that they verify it with (PEM)."""
+
+    certificate: Path
+    private_key: Path
+    authority_pem: bytes
+
+
+class Gateway:
+    """Every stage of one gateway process."""
+
+    source: CredentialSource
+    wire: Wire
+    policy: Policy
+    database: Database
+    holds: HoldStore
+    desk: HoldDesk
+    writer: AuditWriter
+    fingerprints: Fingerprinter
+    certificates: ListenerCertificates
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.replica = f"{os.uname().nodename}:{settings.listen.port}"
+        self.authenticator = Authenticator(settings.identity)
+        self.is_started = False
+        self._closing: asyncio.Task[None] | None = None
+
+    def open(self) -> None:
+        """Read policies, credential, certificates and the database."""
+        settings = self.settings
+        self.policy = load_policies(settings.policies)
+        for mask in self.policy.masks:
+            compile_plan((mask,))
+        self.source = open_source(settings.upstream)
+        self.certificates = listener_certificates(settings)
+        self.fingerprints = Fingerprinter(_mask_key(settings.mask_key_file))
+        self.database = Database.open(settings.database_url)
+        self.holds = HoldStore(self.database)
+        self.holds.abandon(self.replica, datetime.now(UTC))
+        self.desk = HoldDesk(self.holds)
+        self.writer = AuditWriter(
+            AuditStore(self.database),
+            capacity=settings.audit.queue_records,
+            deadline_seconds=settings.audit.deadline_seconds,
+            lag_limit_bytes=settings.audit.stream_lag_bytes,
+        )
+        self.wire = Wire(
+            target=self.source.target,
+            credential=self.source.current,
+            request_body_bytes=settings.limits.request_body_bytes,
+            response_buffer_bytes=settings.limits.response_buffer_bytes,
+            open_tap=open_upgrade_tap,
+        )
+
+    async def start(self) -> None:
+        """Fetch the issuers' keys, try the credential, start the writer."""
+        await self.authenticator.start()
+        version = await probe_upstream(self.source)
+        self.source.start()
+        self.writer.start()
+        self.is_started = True
+        logger.info("holdfast: in front of %s (%s)", self.source.target.url, version)
+
+    def close(self) -> asyncio.Task[None]:
+        """Drain and close; the same task however often it is asked for."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        return self._closing
+
+    async def _close(self) -> None:
+        if not self.is_started:
+            return
+        await self.desk.close("the gateway is shutting down; run the command again")
+        await self._drain(monotonic() + self.settings.limits.drain_seconds)
+        await self.writer.close()
+        await self.source.close()
+        await self.authenticator.close()
+        self.database.close()
+
+    async def _drain(self, deadline: float) -> None:
+        """Let calls that are under way end; watches and sessions, which have no end of their own, are cut."""
+        while monotonic() < deadline:
+            if all(
+                exchange.finished or exchange.response.streamed or exchange.left.is_set()
+                for exchange in list(self.wire.exchanges.values())
+            ):
+                return
+            await asyncio.sleep(0.05)
+
+
+def listener_certificates(settings: Settings) -> ListenerCertificates:
+    """The configured certificate, or one that we make (and renew) under `stateDir`."""
+    listen = settings.listen
+    if listen.certificate is not None and listen.private_key is not None:
+        authority = listen.certificate_authority or listen.certificate
+        return ListenerCertificates(listen.certificate, listen.private_key, _read(authority))
+    folder = settings.state_dir / "listener"
+    authority = _own_authority(folder)
+    made = ListenerCertificates(folder / "tls.crt", folder / "tls.key", authority.certificate_pem)
+    if not _is_current(made.certificate, listen.hosts):
+        now = datetime.now(UTC)
+        pair = authority.issue("holdfast", hosts=listen.hosts, now=now, days=SERVING_DAYS)
+        write_private(made.certificate, pair.certificate_pem)
+        write_private(made.private_key, pair.key_pem)
+    return made
+
+
+def listener_bundle(settings: Settings, certificates: ListenerCertificates) -> Path:
+    """Key and chain in one file, as mitmproxy wants them."""
+    file = settings.state_dir / "listener" / "bundle.pem"
+    write_private(file, _read(certificates.private_key) + _read(certificates.certificate))
+    return file
+
+
+def _own_authority(folder: Path) -> Authority:
+    certificate, key = folder / "ca.crt", folder / "ca.key"
+    if certificate.exists() and key.exists():
+        return Authority.load(certificate.read_bytes(), key.read_bytes())
+    made = make_authority("holdfast", now=datetime.now(UTC), days=AUTHORITY_DAYS)
+    write_private(certificate, made.certificate_pem)
+    write_private(key, made.key_pem)
+    return made
+
+
+def _is_current(file: Path, hosts: tuple[str, ...]) -> bool:
+    if not file.exists():
+        return False
+    certificate = x509.load_pem_x509_certificate(file.read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    covered = {str(name.value) for name in names}
+    return covered >= set(hosts) and (certificate.not_valid_after_utc - datetime.now(UTC)).days > RENEW_DAYS
+
+
+def _mask_key(file: Path) -> bytes:
+    if not file.exists():
+        write_private(file, secrets.token_bytes(32))
+    key = file.read_bytes()
+    if len(key) != 32:
+        raise ConfigurationError(f"{file}: expected 32 bytes, found {len(key)}; restore it or remove it.")
+    return key
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{file}: cannot be read: {error.strerror}.") from error

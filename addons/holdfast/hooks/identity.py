@@ -1,0 +1,30 @@
+"""Second stage: who asks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast.hooks.fail_closed import fail_closed
+
+if TYPE_CHECKING:
+    from mitmproxy import http
+
+    from holdfast.exchange import Exchange
+    from holdfast.hooks.gateway import Gateway
+
+
+class Identified:
+    """Fills in `exchange.identity` from the token that the layer took out of the flow."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+
+    @fail_closed
+    async def requestheaders(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        """Verify the caller's token."""
+        authorization = next(
+            (value.decode("latin-1") for name, value in exchange.wire.headers if name.lower() == b"authorization"), None
+        )
+        exchange.identity = self.gateway.authenticator.cached(
+            authorization
+        ) or await self.gateway.authenticator.authenticate(authorization)

@@ -1,0 +1,38 @@
+"""First stage: what is asked. One reading of the path and the headers, or a refusal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast.errors import BadRequest
+from holdfast.exchange import ClientHints
+from holdfast.hooks.fail_closed import fail_closed
+from holdfast.kube.canonical import canonicalize
+from holdfast.kube.headers import check_request_headers, forwarded_fields
+from holdfast.kube.request_info import parse_request_info
+
+if TYPE_CHECKING:
+    from mitmproxy import http
+
+    from holdfast.exchange import Exchange
+    from holdfast.hooks.gateway import Gateway
+
+
+class Asked:
+    """Fills in `exchange.info` and what may be forwarded of the headers."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+
+    @fail_closed
+    def requestheaders(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        """Classify the request from the bytes that arrived."""
+        wire = exchange.wire
+        if not wire.tls:
+            raise BadRequest("this port speaks HTTPS only; use https:// in the kubeconfig's server.")
+        headers = check_request_headers(wire)
+        exchange.client = ClientHints(headers.user_agent, headers.kubectl_command, headers.kubectl_session)
+        exchange.content_type = headers.content_type
+        info = parse_request_info(wire.method, canonicalize(wire.target), headers.upgrade)
+        exchange.forward_headers = forwarded_fields(headers, info)
+        exchange.info = info

@@ -1,0 +1,141 @@
+"""What the gateway calls: an Authorization header becomes an Identity.
+
+A verified token is remembered by its SHA-256 for five minutes at most, never past its expiry, and only as long
+as the very key set that verified it is the issuer's current one: a rotated or withdrawn key takes its tokens
+with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from holdfast.errors import ConfigurationError, Unauthorized
+from holdfast.exchange import Identity
+from holdfast.identity.discovery import choose_loader
+from holdfast.identity.key_source import KeySource
+from holdfast.identity.keys import KeySet
+from holdfast.identity.token import UnverifiedToken, parse_token, verify_token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdfast.settings import IdentitySection
+
+SCHEME = "Bearer "
+MAX_REMEMBERED = 10_000
+REMEMBER_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    """A verified token's identity, the keys that verified it, and when to look again (seconds since the epoch)."""
+
+    identity: Identity
+    keys: KeySet
+    until: float
+
+
+class Authenticator:
+    """Every trusted issuer, its keys, and the tokens verified of late. Lives on one event loop."""
+
+    def __init__(self, section: IdentitySection, *, clock: Callable[[], float] = time.time) -> None:
+        """`clock` gives seconds since the epoch. Raises ConfigurationError when an issuer is listed twice."""
+        self._clock = clock
+        self._sources = {
+            issuer.url: KeySource(issuer, choose_loader(issuer), clock=clock) for issuer in section.issuers
+        }
+        if len(self._sources) != len(section.issuers):
+            raise ConfigurationError("identity.issuers: the same url is listed twice; give each issuer once.")
+        self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
+
+    async def start(self) -> None:
+        """Fetch the keys of every issuer; raises ConfigurationError for the first, in order, that has none."""
+        results = await asyncio.gather(*(source.start() for source in self._sources.values()), return_exceptions=True)
+        failures = [result for result in results if result is not None]
+        if failures:
+            await self.close()
+            raise failures[0]
+
+    async def close(self) -> None:
+        """Stop refreshing keys and forget every token."""
+        await asyncio.gather(*(source.close() for source in self._sources.values()))
+        self._remembered.clear()
+
+    def cached(self, authorization: str | None) -> Identity | None:
+        """The identity of a token verified of late, at once; None means ask `authenticate`."""
+        token = _read_bearer(authorization)
+        return None if token is None else self._recall(token)
+
+    async def authenticate(self, authorization: str | None) -> Identity:
+        """Verify the token in `Bearer TOKEN`; waits for a key fetch only when the token's key is not known.
+
+        Raises Unauthorized, with the reason codes of `holdfast.identity.token` and `no_token`, `not_bearer` and
+        `keys_unavailable`.
+        """
+        token = _read_bearer(authorization)
+        if token is None:
+            raise self._refuse_missing(authorization)
+        remembered = self._recall(token)
+        return remembered if remembered is not None else await self._verify(token)
+
+    async def _verify(self, text: str) -> Identity:
+        token = parse_token(text)
+        source = self._sources.get(token.issuer)
+        if source is None:
+            raise Unauthorized("the token's issuer is not trusted here", "unknown_issuer")
+        keys = await self._find_keys(source, token)
+        identity = verify_token(token, source.issuer, keys, self._clock())
+        self._remember(text, identity, keys)
+        return identity
+
+    async def _find_keys(self, source: KeySource, token: UnverifiedToken) -> KeySet:
+        keys = source.current()
+        if keys is None or keys.find(token.algorithm, token.key_id) is None:
+            await source.refresh_for_unknown_key()
+            keys = source.current()
+        if keys is None:
+            raise Unauthorized(
+                "the token cannot be checked: its issuer has not answered the gateway for a day", "keys_unavailable"
+            )
+        return keys
+
+    def _recall(self, text: str) -> Identity | None:
+        name = _digest(text)
+        found = self._remembered.get(name)
+        if found is None:
+            return None
+        if self._clock() >= found.until or self._sources[found.identity.issuer].current() is not found.keys:
+            del self._remembered[name]
+            return None
+        self._remembered.move_to_end(name)
+        return found.identity
+
+    def _remember(self, text: str, identity: Identity, keys: KeySet) -> None:
+        until = min(identity.expires_at, self._clock() + REMEMBER_SECONDS)
+        self._remembered[_digest(text)] = _Remembered(identity, keys, until)
+        if len(self._remembered) > MAX_REMEMBERED:
+            self._remembered.popitem(last=False)
+
+    def _refuse_missing(self, authorization: str | None) -> Unauthorized:
+        if authorization is None:
+            issuers = " or ".join(self._sources)
+            return Unauthorized(f"no token; send `Authorization: Bearer TOKEN` with a token from {issuers}", "no_token")
+        return Unauthorized("the Authorization header must be exactly `Bearer TOKEN`", "not_bearer")
+
+
+def _read_bearer(authorization: str | None) -> str | None:
+    """The token in exactly `Bearer TOKEN`: one space, visible ASCII (RFC 6750 section 2.1)."""
+    if authorization is None or not authorization.startswith(SCHEME):
+        return None
+    token = authorization[len(SCHEME) :]
+    is_visible = token.isascii() and token.isprintable() and " " not in token
+    return token if token and is_visible else None
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("ascii")).digest()

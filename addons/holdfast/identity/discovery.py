@@ -1,0 +1,138 @@
+"""Where an issuer's JWKS document comes from: OIDC discovery over HTTPS, or a file.
+
+OpenID Connect Discovery 1.0, sections 4 and 4.3: the metadata is at a fixed path under the issuer's URL, and the
+`issuer` in it must be that URL, letter for letter. Every failure is a ConfigurationError of one sentence that
+names the issuer and the cause. A document is bounded in size, a fetch in time, and every step is HTTPS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import httpx
+
+from holdfast.errors import ConfigurationError
+from holdfast.identity.serialization import parse_object
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from holdfast.settings import Issuer
+
+METADATA_PATH = "/.well-known/openid-configuration"
+MAX_DOCUMENT_BYTES = 1 << 20
+TIMEOUT_SECONDS = 10
+MAX_REDIRECTS = 3
+
+type LoadDocument = Callable[[], Awaitable[bytes]]
+"""Reads an issuer's JWKS document as it is now; raises ConfigurationError."""
+
+
+def choose_loader(issuer: Issuer) -> LoadDocument:
+    """The way to this issuer's JWKS document: its file where one is given, else discovery."""
+    if issuer.jwks_file is not None:
+        return partial(read_jwks_file, issuer.url, issuer.jwks_file)
+    return partial(discover_jwks, issuer)
+
+
+async def read_jwks_file(issuer_url: str, file: Path) -> bytes:
+    """Read a JWKS file in a thread. Raises ConfigurationError."""
+    try:
+        return await asyncio.to_thread(_read_bounded, file)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigurationError(f"issuer {issuer_url}: jwksFile {file} cannot be read: {reason}.") from error
+
+
+async def discover_jwks(issuer: Issuer) -> bytes:
+    """Fetch the JWKS document that the issuer's metadata names. Raises ConfigurationError."""
+    try:
+        async with asyncio.timeout(TIMEOUT_SECONDS), await _open_client(issuer) as client:
+            metadata = await _fetch(client, issuer.url.rstrip("/") + METADATA_PATH)
+            return await _fetch(client, _read_jwks_uri(metadata, issuer.url))
+    except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ConfigurationError(f"issuer {issuer.url}: {_explain(error)}.") from error
+
+
+def _read_bounded(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        document = stream.read(MAX_DOCUMENT_BYTES + 1)
+    if len(document) > MAX_DOCUMENT_BYTES:
+        raise ValueError("it is longer than 1 MiB")
+    return document
+
+
+async def _open_client(issuer: Issuer) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        verify=await asyncio.to_thread(_trust, issuer.certificate_authority),
+        timeout=TIMEOUT_SECONDS,
+        follow_redirects=True,
+        max_redirects=MAX_REDIRECTS,
+        event_hooks={"request": [_require_https]},
+        # An issuer on this machine is never behind the proxy that the environment may name (Go's rule too).
+        mounts={"all://127.0.0.1": None, "all://[::1]": None, "all://localhost": None},
+        # Uncompressed, so that the bound on what is read bounds what is held.
+        headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+    )
+
+
+def _trust(certificate_authority: Path | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=certificate_authority)
+    except OSError as error:
+        raise ValueError(f"certificateAuthority {certificate_authority} cannot be read: {error.strerror}") from error
+
+
+async def _require_https(request: httpx.Request) -> None:
+    if request.url.scheme != "https":
+        raise httpx.UnsupportedProtocol(f"{request.url} is not https")
+
+
+async def _fetch(client: httpx.AsyncClient, url: str) -> bytes:
+    async with client.stream("GET", url) as response:
+        if response.status_code != httpx.codes.OK:
+            raise ValueError(f"{url} answered {response.status_code}, expected 200")
+        document = b""
+        async for chunk in response.aiter_raw():
+            document += chunk
+            if len(document) > MAX_DOCUMENT_BYTES:
+                raise ValueError(f"{url} is longer than 1 MiB")
+    return document
+
+
+def _read_jwks_uri(document: bytes, issuer_url: str) -> str:
+    try:
+        metadata = parse_object(document)
+    except ValueError as error:
+        raise ValueError(f"its discovery document cannot be read: {error}") from error
+    named, jwks_uri = metadata.get("issuer"), metadata.get("jwks_uri")
+    if named != issuer_url:
+        raise ValueError(f"its discovery document names the issuer {_show(named)}; url must be exactly that")
+    if not isinstance(jwks_uri, str) or not jwks_uri.startswith("https://"):
+        raise ValueError(f"its discovery document names the jwks_uri {_show(jwks_uri)}, expected https://")
+    return jwks_uri
+
+
+def _show(value: object) -> str:
+    return f"{value!r:.200}"
+
+
+def _explain(error: Exception) -> str:
+    certificate = _find_certificate_error(error)
+    if certificate is not None:
+        return f"its certificate is not trusted ({certificate.verify_message}); set certificateAuthority to its CA"
+    if isinstance(error, (TimeoutError, httpx.TimeoutException)):
+        return f"did not answer within {TIMEOUT_SECONDS} s; check the address and the network"
+    if isinstance(error, ValueError):
+        return str(error)
+    return f"cannot be reached ({error}); check the address and the network"
+
+
+def _find_certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error

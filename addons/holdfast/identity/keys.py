@@ -1,0 +1,145 @@
+"""A JWKS document becomes public keys, each prebuilt for one key ID and one algorithm.
+
+A key that could be read for two algorithms, or that a token could talk a verifier into, is the classic fault of
+JWT (RFC 8725 sections 2.1 and 3.1). So every key is checked once, when its document is read (RFC 7517; RFC 7518
+section 6), and bound to the one algorithm it is for: RSA of 2048 bits or more to RS256, EC on P-256 to ES256.
+Symmetric and private keys are never taken. A key that cannot be used is left out and the others stay: issuers
+publish encryption keys and newer algorithms beside the key we need.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from jose import jwk
+from jose.backends.base import Key
+
+from holdfast.identity.serialization import decode_base64url, parse_object
+
+MIN_RSA_BITS = 2048
+MAX_RSA_BITS = 8192
+P256_COORDINATE_BYTES = 32
+SECRET_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+
+type PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
+type KeyName = tuple[str, str]
+"""(kid, alg); kid is empty for a key that has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeySet:
+    """The usable keys of one issuer. Two sets are equal when they hold the same keys under the same names.
+
+    `unusable` says of each key left out, in its order in the document, why.
+    """
+
+    fingerprint: str
+    keys: Mapping[KeyName, Key] = field(compare=False, repr=False)
+    unusable: tuple[str, ...] = field(default=(), compare=False)
+
+    def find(self, algorithm: str, key_id: str | None) -> Key | None:
+        """The one key for `algorithm` and `key_id`; without a key ID, the only key of that algorithm."""
+        if key_id is not None:
+            return self.keys.get((key_id, algorithm))
+        candidates = [key for (_, name), key in self.keys.items() if name == algorithm]
+        return candidates[0] if len(candidates) == 1 else None
+
+
+def parse_key_set(document: bytes, algorithms: Collection[str]) -> KeySet:
+    """Read a JWKS document (RFC 7517 section 5), taking the keys that are for one of `algorithms`.
+
+    Raises ValueError when the document is not a JWKS; one key that cannot be used never does.
+    """
+    members = parse_object(document).get("keys")
+    if not isinstance(members, tuple):
+        raise ValueError('has no list "keys"')
+    found: dict[KeyName, set[bytes]] = {}
+    unusable = []
+    for position, member in enumerate(members):
+        try:
+            name, pem = _read_key(member, algorithms)
+            found.setdefault(name, set()).add(pem)
+        except (ValueError, UnsupportedAlgorithm) as error:
+            unusable.append(f"key {position + 1}: {error}")
+    return _build_key_set(found, unusable)
+
+
+def _build_key_set(found: Mapping[KeyName, set[bytes]], unusable: list[str]) -> KeySet:
+    certain = {name: next(iter(pems)) for name, pems in sorted(found.items()) if len(pems) == 1}
+    unusable += [f"kid {name[0]!r}: names several keys" for name, pems in found.items() if len(pems) > 1]
+    return KeySet(
+        fingerprint=hashlib.sha256(repr(certain).encode()).hexdigest(),
+        keys=MappingProxyType({name: jwk.construct(pem, name[1]) for name, pem in certain.items()}),
+        unusable=tuple(unusable),
+    )
+
+
+def _read_key(member: object, algorithms: Collection[str]) -> tuple[KeyName, bytes]:
+    if not isinstance(member, Mapping):
+        raise ValueError("is not an object")
+    _require_public(member)
+    _require_for_signatures(member)
+    algorithm, read = _reader(member)
+    if member.get("alg", algorithm) != algorithm or algorithm not in algorithms:
+        raise ValueError("is for an algorithm that is not accepted")
+    pem = read(member).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return (_read_key_id(member), algorithm), pem
+
+
+def _require_public(member: Mapping[str, Any]) -> None:
+    if not SECRET_MEMBERS.isdisjoint(member):
+        raise ValueError("is a symmetric or private key")
+
+
+def _require_for_signatures(member: Mapping[str, Any]) -> None:
+    if member.get("use", "sig") != "sig":
+        raise ValueError("is not for signatures")
+    operations = member.get("key_ops", ("verify",))
+    if not isinstance(operations, tuple) or "verify" not in operations:
+        raise ValueError("is not for verifying")
+
+
+def _read_key_id(member: Mapping[str, Any]) -> str:
+    key_id = member.get("kid", "")
+    if not isinstance(key_id, str):
+        raise ValueError("has a kid that is not a string")
+    return key_id
+
+
+def _reader(member: Mapping[str, Any]) -> tuple[str, Callable[[Mapping[str, Any]], PublicKey]]:
+    if member.get("kty") == "RSA":
+        return "RS256", _read_rsa_key
+    if member.get("kty") == "EC" and member.get("crv") == "P-256":
+        return "ES256", _read_p256_key
+    raise ValueError("is neither RSA nor EC on P-256")
+
+
+def _read_rsa_key(member: Mapping[str, Any]) -> rsa.RSAPublicKey:
+    modulus = int.from_bytes(_read_bytes(member, "n"), "big")
+    if not MIN_RSA_BITS <= modulus.bit_length() <= MAX_RSA_BITS:
+        raise ValueError(f"is RSA of {modulus.bit_length()} bits, expected {MIN_RSA_BITS} to {MAX_RSA_BITS}")
+    exponent = int.from_bytes(_read_bytes(member, "e"), "big")
+    return rsa.RSAPublicNumbers(exponent, modulus).public_key()
+
+
+def _read_p256_key(member: Mapping[str, Any]) -> ec.EllipticCurvePublicKey:
+    x, y = (_read_bytes(member, name) for name in ("x", "y"))
+    if len(x) != P256_COORDINATE_BYTES or len(y) != P256_COORDINATE_BYTES:
+        raise ValueError("has a coordinate that is not of 32 bytes")
+    return ec.EllipticCurvePublicNumbers(
+        int.from_bytes(x, "big"), int.from_bytes(y, "big"), ec.SECP256R1()
+    ).public_key()
+
+
+def _read_bytes(member: Mapping[str, Any], name: str) -> bytes:
+    value = member.get(name)
+    if not isinstance(value, str):
+        raise ValueError(f"has no {name}")
+    return decode_base64url(value)

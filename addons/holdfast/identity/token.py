@@ -1,0 +1,209 @@
+"""The strict wrapper around the signature engine: a bearer token becomes an Identity, or is refused.
+
+python-jose is used for one thing, `jws.verify(token, prebuilt_key, [algorithm])`; everything a verifier must
+decide itself is decided here (RFC 7515, RFC 7519, RFC 8725, RFC 9068; claims as in Kubernetes'
+`apiserver/plugin/pkg/authenticator/token/oidc`). `parse_token` reads and believes nothing; `verify_token` is the
+only maker of an Identity.
+
+A refusal's `why`, for the record:
+
+    malformed           not three canonical segments of strict JSON objects, or a header value of the wrong type
+    too_large           longer than 16 KiB
+    header_not_allowed  a header parameter beside alg, kid, typ, x5t and x5t#S256
+    wrong_type          a typ other than JWT or at+jwt
+    unknown_issuer      an iss that is not configured, letter for letter
+    alg_not_allowed     an algorithm that is not configured for the issuer
+    unknown_key         no key of the issuer has this kid and algorithm, or without a kid more than one might
+    bad_signature       the key did not sign these bytes
+    expired             exp has come; no leeway
+    not_yet_valid       iat or nbf is more than 30 s ahead
+    lifetime_too_long   from iat (else from now) to exp is longer than the issuer may grant
+    wrong_audience      aud is missing or holds no configured audience
+    proof_required      cnf binds the token to a key whose proof is not checked here
+    bad_claim           a claim is missing, of the wrong type, or a name that cannot be shown
+    email_not_verified  the username claim is email and email_verified is there but not true
+    reserved_name       the user or a group would be called `system:...`
+
+The caller is told the category where that helps an honest one; what a forger could learn from is one sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from jose import jws
+from jose.exceptions import JOSEError
+
+from holdfast.errors import Unauthorized
+from holdfast.exchange import Identity
+from holdfast.identity.serialization import decode_base64url, parse_object
+
+if TYPE_CHECKING:
+    from holdfast.identity.keys import KeySet
+    from holdfast.settings import Issuer
+
+MAX_TOKEN_BYTES = 16 << 10
+MAX_NAME_CHARACTERS = 256
+LEEWAY_SECONDS = 30
+HEADER_PARAMETERS = frozenset({"alg", "kid", "typ", "x5t", "x5t#S256"})
+TOKEN_TYPES = frozenset({"jwt", "at+jwt"})
+RESERVED_PREFIX = "system:"
+
+NOT_VALID = "the token is not valid; get a new one"
+
+
+@dataclass(frozen=True, slots=True)
+class UnverifiedToken:
+    """What a token says about itself. Nothing in it is true until `verify_token` has seen the signature."""
+
+    text: str
+    algorithm: str
+    key_id: str | None
+    issuer: str
+    claims: Mapping[str, Any]
+
+
+def parse_token(text: str) -> UnverifiedToken:
+    """Read a compact JWS without believing it; one spelling only. Raises Unauthorized."""
+    if len(text) > MAX_TOKEN_BYTES:
+        raise Unauthorized("the token is too large: at most 16 KiB are read", "too_large")
+    header, claims = _read_segments(text)
+    _check_header(header)
+    return UnverifiedToken(text, header["alg"], header.get("kid"), _read_issuer(claims), claims)
+
+
+def verify_token(token: UnverifiedToken, issuer: Issuer, keys: KeySet, now: float) -> Identity:
+    """Believe `token` as far as `issuer` may be believed: its keys, its audiences, its names.
+
+    `now` is in seconds since the epoch. Raises Unauthorized. The signature is checked before any claim, so that
+    what a refusal says about a claim is only ever said to somebody the issuer gave a token to.
+    """
+    if token.issuer != issuer.url:
+        raise Unauthorized("the token's issuer is not trusted here", "unknown_issuer")
+    _verify_signature(token, issuer, keys)
+    expires_at = _check_times(token.claims, issuer.max_lifetime_seconds, now)
+    _check_audience(token.claims, issuer)
+    _check_unbound(token.claims)
+    return Identity(
+        issuer=issuer.url,
+        username=_read_username(token.claims, issuer),
+        groups=_read_groups(token.claims, issuer),
+        claims=token.claims,
+        expires_at=float(expires_at),
+    )
+
+
+def _read_segments(text: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    try:
+        header, claims, signature = (decode_base64url(segment) for segment in text.split("."))
+        if not signature:
+            raise ValueError("empty signature")
+        return parse_object(header), parse_object(claims)
+    except ValueError as error:
+        raise Unauthorized(NOT_VALID, "malformed") from error
+
+
+def _check_header(header: Mapping[str, Any]) -> None:
+    if not header.keys() <= HEADER_PARAMETERS:
+        raise Unauthorized(NOT_VALID, "header_not_allowed")
+    if not all(isinstance(value, str) and value for value in header.values()) or "alg" not in header:
+        raise Unauthorized(NOT_VALID, "malformed")
+    if header.get("typ", "JWT").lower() not in TOKEN_TYPES:
+        raise Unauthorized("the token is of a type that is not accepted; send an ID or access token", "wrong_type")
+
+
+def _read_issuer(claims: Mapping[str, Any]) -> str:
+    issuer = claims.get("iss")
+    if not isinstance(issuer, str):
+        raise Unauthorized("the token names no issuer", "unknown_issuer")
+    return issuer
+
+
+def _verify_signature(token: UnverifiedToken, issuer: Issuer, keys: KeySet) -> None:
+    if token.algorithm not in issuer.algorithms:
+        raise Unauthorized(NOT_VALID, "alg_not_allowed")
+    key = keys.find(token.algorithm, token.key_id)
+    if key is None:
+        raise Unauthorized(NOT_VALID, "unknown_key")
+    try:
+        jws.verify(token.text, key, [token.algorithm])
+    except JOSEError as error:
+        raise Unauthorized(NOT_VALID, "bad_signature") from error
+
+
+def _check_times(claims: Mapping[str, Any], max_lifetime: int, now: float) -> int:
+    expires_at = _read_time(claims, "exp")
+    if expires_at is None:
+        raise Unauthorized("the token never expires (it has no exp); such a token is not accepted", "bad_claim")
+    if now >= expires_at:
+        raise Unauthorized("the token has expired; get a new one", "expired")
+    issued_at, not_before = _read_time(claims, "iat"), _read_time(claims, "nbf")
+    if max(issued_at or 0, not_before or 0) > now + LEEWAY_SECONDS:
+        raise Unauthorized("the token is not valid yet; check the clocks", "not_yet_valid")
+    if expires_at - (now if issued_at is None else issued_at) > max_lifetime:
+        raise Unauthorized("the token lives too long; get one with a shorter lifetime", "lifetime_too_long")
+    return expires_at
+
+
+def _read_time(claims: Mapping[str, Any], name: str) -> int | None:
+    if name not in claims:
+        return None
+    value = claims[name]
+    if type(value) is not int:
+        raise Unauthorized(f"the token's {name} is not a whole number of seconds", "bad_claim")
+    return value
+
+
+def _check_audience(claims: Mapping[str, Any], issuer: Issuer) -> None:
+    audiences = _read_strings(claims, "aud")
+    if audiences is None:
+        raise Unauthorized("the token's aud is neither a string nor a list of strings", "bad_claim")
+    if set(issuer.audiences).isdisjoint(audiences):
+        raise Unauthorized("the token is for another audience; get one for this gateway", "wrong_audience")
+
+
+def _check_unbound(claims: Mapping[str, Any]) -> None:
+    # RFC 7800: whoever holds such a token must also prove possession of a key, and nothing here asks for it.
+    if "cnf" in claims:
+        raise Unauthorized("the token is bound to a key (cnf); send a plain bearer token", "proof_required")
+
+
+def _read_username(claims: Mapping[str, Any], issuer: Issuer) -> str:
+    name = claims.get(issuer.username_claim)
+    if not _is_name(name):
+        raise Unauthorized(f"the token's {issuer.username_claim} is not a usable user name", "bad_claim")
+    if issuer.username_claim == "email" and claims.get("email_verified", True) is not True:
+        raise Unauthorized("the token's email is not verified by its issuer", "email_not_verified")
+    return _qualify(issuer.username_prefix, name)
+
+
+def _read_groups(claims: Mapping[str, Any], issuer: Issuer) -> tuple[str, ...]:
+    groups = _read_strings(claims, issuer.groups_claim)
+    if groups is None or not all(_is_name(group) for group in groups):
+        raise Unauthorized(f"the token's {issuer.groups_claim} is not a list of usable group names", "bad_claim")
+    return tuple(_qualify(issuer.groups_prefix, group) for group in groups)
+
+
+def _read_strings(claims: Mapping[str, Any], name: str) -> tuple[str, ...] | None:
+    """A claim that is absent, one string, or a list of strings; None when it is something else."""
+    value = claims.get(name, ())
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, tuple) and all(isinstance(item, str) for item in value):
+        return value
+    return None
+
+
+def _is_name(value: object) -> TypeGuard[str]:
+    # Printable leaves out control, format (bidirectional, zero-width) and line-separating characters: names are
+    # shown to approvers, put into headers and matched by policy.
+    return isinstance(value, str) and 0 < len(value) <= MAX_NAME_CHARACTERS and value.isprintable()
+
+
+def _qualify(prefix: str, name: str) -> str:
+    qualified = prefix + name
+    if qualified.startswith(RESERVED_PREFIX):
+        raise Unauthorized("the token claims a name that Kubernetes keeps for itself (system:)", "reserved_name")
+    return qualified

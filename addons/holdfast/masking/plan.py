@@ -1,0 +1,117 @@
+"""Masks compiled once: the state machine for fields, RE2 for text.
+
+RE2 runs in time linear in the text whatever the pattern (https://swtch.com/~rsc/regexp/regexp1.html), so a
+policy's pattern cannot stop the gateway; Python's `re` never sees one. Patterns match bytes, within one line:
+text comes in chunks cut anywhere, and a log need not be valid UTF-8.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import re2
+
+from holdfast.errors import ConfigurationError
+from holdfast.exchange import Mask
+from holdfast.masking.path import Step, parse_path
+from holdfast.masking.states import FieldRule, State, TooManyStates, build_states, mask_everything
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_TEXT_ANCHOR = re.compile(r"(?<!\\)(?:\\\\)*\\[AzC]|\(\?[imsU]*-[isU]*m")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TextRule:
+    """One pattern of a mask, compiled by RE2 to match bytes within a line."""
+
+    name: str
+    pattern: Any
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What to mask. `root` is the state of an object's root, and `everything` masks a whole value; both are None
+    when no mask has fields. `any_text` finds whether any of `texts` matches at all."""
+
+    root: State | None = None
+    everything: State | None = None
+    texts: tuple[TextRule, ...] = ()
+    any_text: Any = None
+
+
+@functools.lru_cache(maxsize=256)
+def compile_plan(masks: tuple[Mask, ...]) -> Plan:
+    """Compile `masks`. Raises ConfigurationError that names the mask, the path or pattern, and the reason."""
+    for mask in masks:
+        _check_name(mask.name)
+    fields = [rule for mask in masks for rule in _field_rules(mask)]
+    texts = tuple(_text_rule(mask.name, pattern) for mask in masks for pattern in mask.patterns)
+    return Plan(
+        root=_build(fields) if fields else None,
+        everything=mask_everything(FieldRule(fields[0][0].name)) if fields else None,
+        texts=texts,
+        any_text=_any_of([pattern for mask in masks for pattern in mask.patterns]),
+    )
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"mask {name!r}: a mask's name is written into what it masks; expected 1 to 63 letters, digits, "
+            "dots, dashes and underscores, beginning with a letter or digit."
+        )
+
+
+def _field_rules(mask: Mask) -> list[tuple[FieldRule, tuple[Step, ...]]]:
+    return [
+        (FieldRule(mask.name, base64=base64), _steps(mask.name, path))
+        for paths, base64 in ((mask.fields, False), (mask.base64_fields, True))
+        for path in paths
+    ]
+
+
+def _steps(name: str, path: str) -> tuple[Step, ...]:
+    try:
+        return parse_path(path)
+    except ValueError as error:
+        raise ConfigurationError(f"mask {name}: path {path!r}: {error}.") from error
+
+
+def _build(rules: list[tuple[FieldRule, tuple[Step, ...]]]) -> State:
+    try:
+        return build_states(rules)
+    except TooManyStates as error:
+        raise ConfigurationError(f"masks {', '.join(sorted({rule.name for rule, _ in rules}))}: {error}.") from error
+
+
+def _text_rule(name: str, pattern: str) -> TextRule:
+    reason = _why_refused(pattern)
+    if reason:
+        raise ConfigurationError(f"mask {name}: pattern {pattern!r}: {reason}.")
+    return TextRule(name, _compiled(pattern))
+
+
+def _why_refused(pattern: str) -> str:
+    if not pattern.isascii():
+        return r"patterns match bytes; expected ASCII, with \xHH for each byte of other text"
+    if _TEXT_ANCHOR.search(pattern):
+        return r"text is masked line by line, so \A, \z, \C and (?-m) cannot be used; use ^ and $"
+    try:
+        return "it matches the empty text, so it would mask nothing" if _compiled(pattern).search(b"") else ""
+    except re2.error as error:
+        return f"it is not an RE2 pattern: {error.args[0].decode('utf-8', 'replace')}"
+
+
+def _any_of(patterns: list[str]) -> Any:
+    return _compiled("|".join(f"(?:{pattern})" for pattern in patterns)) if patterns else None
+
+
+def _compiled(pattern: str) -> Any:
+    options = re2.Options()
+    options.encoding = re2.Options.Encoding.LATIN1
+    options.never_nl = True
+    options.log_errors = False
+    return re2.compile(b"(?m)" + pattern.encode("ascii"), options)
