@@ -1,0 +1,233 @@
+"""The database: how it is opened, what it refuses, and that what it acknowledges is on the disk."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+# The stores put their tables into `metadata`.
+import holdfast.approval.store
+import holdfast.audit.store  # noqa: F401
+from holdfast.database import Database, metadata
+from holdfast.errors import ConfigurationError, Unavailable
+from holdfast.migrations import HEAD, REVISIONS, VERSION_TABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OPEN = "import sys; from holdfast.database import Database; Database.open(sys.argv[1]); print('opened')"
+
+
+def url_of(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "audit.db"
+
+
+@contextmanager
+def as_nobody() -> Iterator[Path]:
+    """A folder of an ordinary user, as that user: root may write everywhere."""
+    with tempfile.TemporaryDirectory() as folder:
+        if os.geteuid() != 0:
+            yield Path(folder)
+            return
+        os.chown(folder, 65534, 65534)
+        os.seteuid(65534)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(0)
+
+
+def set_revision(file: Path, revision: str) -> None:
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = ?", (revision,))
+
+
+def test_a_new_database_gets_every_table_the_stores_use_and_no_other(file: Path) -> None:
+    database = Database.open(url_of(file))
+    with database.reading() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE, "compare_type": True})
+        assert compare_metadata(context, metadata) == []
+        assert context.get_current_revision() == HEAD
+
+
+def test_the_listed_revisions_are_those_of_the_scripts() -> None:
+    config = Config()
+    config.set_main_option("script_location", "holdfast:migrations")
+    scripts = ScriptDirectory.from_config(config)
+    assert tuple(script.revision for script in scripts.walk_revisions())[::-1] == REVISIONS
+
+
+def test_file_and_folder_are_for_their_owner_only(file: Path) -> None:
+    Database.open(url_of(file))
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in file.parent.iterdir()} == {0o600}
+
+
+def test_every_connection_is_durable_and_checks_foreign_keys(file: Path) -> None:
+    database = Database.open(url_of(file))
+    with database.writing() as first, database.reading() as second:
+        for connection in (first, second):
+            pragmas = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+            found = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in pragmas]
+            assert found == ["wal", 2, 1, 5000]
+
+
+def test_a_file_system_without_wal_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # SQLite answers `delete` where it cannot map the shared memory that WAL needs.
+    monkeypatch.setattr("holdfast.database._switch_to_wal", lambda path: None)
+    monkeypatch.setattr("holdfast.database._PRAGMAS", (("locking_mode", "normal"), ("page_size", 77)))
+    with pytest.raises(ConfigurationError, match="expected 77: its file system cannot keep"):
+        Database.open(url_of(file))
+
+
+def test_opening_again_keeps_what_is_there(file: Path) -> None:
+    with Database.open(url_of(file)).writing() as connection:
+        connection.execute(text("INSERT INTO payloads VALUES ('k', 1, x'00')"))
+    with Database.open(url_of(file), create=False).reading() as connection:
+        assert connection.execute(text("SELECT count(*) FROM payloads")).scalar() == 1
+
+
+def test_many_processes_may_open_a_new_database_at_once(file: Path) -> None:
+    def open_elsewhere(_: int) -> str:
+        command = [sys.executable, "-c", OPEN, url_of(file)]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(open_elsewhere, range(6))) == ["opened\n"] * 6
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("mysql://root:hunter2@db/audit", "'mysql' is not supported; expected sqlite:///PATH or postgresql:"),
+        ("audit.db", "'audit.db' is not supported"),
+        ("sqlite://", "sqlite needs a file"),
+        ("sqlite:///:memory:", "sqlite needs a file"),
+        ("postgresql+asyncpg://u:hunter2@db/audit", "'postgresql.asyncpg' is not supported"),
+        ("sqlite:////proc/nowhere/audit.db", "/proc/nowhere/audit.db: cannot be made: "),
+        ("sqlite:////tmp", "/tmp: cannot be made: File exists"),  # noqa: S108
+    ],
+)
+def test_a_url_that_cannot_work_is_refused_in_one_sentence(url: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as refusal:
+        Database.open(url)
+    assert "hunter2" not in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_postgres_without_its_driver_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ConfigurationError, match=r"install Holdfast as `holdfast\[postgres\]`"):
+        Database.open("postgresql://holdfast:hunter2@127.0.0.1:1/audit")
+
+
+def test_a_file_that_is_no_database_is_refused(file: Path) -> None:
+    file.parent.mkdir()
+    file.write_text("kind: ConfigMap\n" * 100)
+    with pytest.raises(ConfigurationError, match="cannot be used: the file is not a SQLite database"):
+        Database.open(url_of(file))
+    assert file.read_text().startswith("kind: ConfigMap")
+
+
+def test_another_programs_database_is_left_alone(file: Path) -> None:
+    file.parent.mkdir()
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE cookies (value)")
+    for open_it in (Database.open, Database.open_readonly):
+        with pytest.raises(ConfigurationError, match="is another program's database"):
+            open_it(url_of(file))
+
+
+def test_a_newer_database_is_refused_and_untouched(file: Path) -> None:
+    Database.open(url_of(file)).close()
+    set_revision(file, "9999")
+    for open_it in (Database.open, Database.open_readonly):
+        with pytest.raises(ConfigurationError, match=f"newer Holdfast .schema 9999; this one knows {HEAD}"):
+            open_it(url_of(file))
+
+
+def test_a_missing_database_is_only_made_on_request(file: Path) -> None:
+    with pytest.raises(ConfigurationError, match="there is no such database"):
+        Database.open(url_of(file), create=False)
+    with pytest.raises(ConfigurationError, match="there is no such database"):
+        Database.open_readonly(url_of(file))
+    assert not file.parent.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named() -> None:
+    with as_nobody() as folder:
+        folder.chmod(0o500)
+        with pytest.raises(ConfigurationError, match="cannot be made: Permission denied"):
+            Database.open(url_of(folder / "audit.db"))
+        folder.chmod(0o700)
+
+
+def test_a_file_that_cannot_be_written_is_named() -> None:
+    with as_nobody() as folder:
+        file = folder / "audit.db"
+        Database.open(url_of(file)).close()
+        file.chmod(0o400)
+        with pytest.raises(ConfigurationError, match=r"audit.db: cannot be written; its owner"):
+            Database.open(url_of(file))
+        file.chmod(0o600)
+
+
+def test_a_read_only_database_reads_and_never_writes(file: Path) -> None:
+    Database.open(url_of(file)).close()
+    database = Database.open_readonly(url_of(file))
+    with database.reading() as connection:
+        assert connection.execute(text("SELECT count(*) FROM records")).scalar() == 0
+    with pytest.raises(Unavailable, match="cannot be written: the file cannot be written"), database.writing():
+        pass
+
+
+def test_reading_sees_one_state_while_others_write(file: Path) -> None:
+    database = Database.open(url_of(file))
+    with database.reading() as reader:
+        count = text("SELECT count(*) FROM payloads")
+        before = reader.execute(count).scalar()
+        with database.writing() as writer:
+            writer.execute(text("INSERT INTO payloads VALUES ('k', 1, x'00')"))
+        assert reader.execute(count).scalar() == before
+
+
+def test_a_failed_block_leaves_nothing_behind(file: Path) -> None:
+    database = Database.open(url_of(file))
+    with pytest.raises(KeyError), database.writing() as connection:
+        connection.execute(text("INSERT INTO payloads VALUES ('k', 1, x'00')"))
+        raise KeyError
+    with database.reading() as connection:
+        assert connection.execute(text("SELECT count(*) FROM payloads")).scalar() == 0
+
+
+def test_no_disk_space_at_start_is_one_sentence(file: Path) -> None:
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        "from holdfast.database import Database; from holdfast.errors import ConfigurationError\n"
+        "try: Database.open(sys.argv[1])\n"
+        "except ConfigurationError as error: print(error)"
+    )
+    command = [sys.executable, "-c", limited, url_of(file)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said == f"{file}: the audit database cannot be written: the disk reports an error.\n"

@@ -25,6 +25,7 @@ from sqlalchemy import (
     Connection,
     Dialect,
     Engine,
+    Insert,
     MetaData,
     String,
     TypeDecorator,
@@ -40,7 +41,10 @@ from holdfast.errors import ConfigurationError, Unavailable
 from holdfast.migrations import HEAD, REVISIONS, VERSION_TABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    Transaction = Callable[[], AbstractContextManager[Connection]]
 
 BUSY_TIMEOUT_MS = 5000
 IMMEDIATE = "holdfast_immediate"
@@ -85,8 +89,7 @@ class Database:
     """An open database whose schema is the one this Holdfast knows. Safe to use from several threads."""
 
     def __init__(self, engine: Engine) -> None:
-        self._reading = engine
-        self._writing = engine.execution_options(**{IMMEDIATE: True})
+        self._engine = engine
 
     @classmethod
     def open(cls, url: str, *, create: bool = True) -> Database:
@@ -98,7 +101,7 @@ class Database:
         if location.get_backend_name() == "sqlite":
             _prepare_file(_path(location), create)
         database = cls(_engine(location, read_only=False))
-        database._check(location, database._writing, _migrate)
+        database._check(location, database.writing, _migrate)
         return database
 
     @classmethod
@@ -108,16 +111,16 @@ class Database:
         if location.get_backend_name() == "sqlite" and not _path(location).exists():
             raise _missing(_path(location))
         database = cls(_engine(location, read_only=True))
-        database._check(location, database._reading, _require_head)
+        database._check(location, database.reading, _require_head)
         return database
 
-    def _check(self, location: URL, engine: Engine, check: Callable[[Connection, str], None]) -> None:
+    def _check(self, location: URL, transaction: Transaction, check: Callable[[Connection, str], None]) -> None:
         try:
-            with engine.begin() as connection:
+            with transaction() as connection:
                 check(connection, _shown(location))
-        except DBAPIError as error:
+        except Unavailable as error:
             self.close()
-            raise ConfigurationError(f"{_shown(location)}: cannot be used: {explain(error)}.") from error
+            raise ConfigurationError(f"{_shown(location)}: {error}.") from error
         except ConfigurationError:
             self.close()
             raise
@@ -125,23 +128,29 @@ class Database:
     @property
     def dialect(self) -> str:
         """`sqlite` or `postgresql`."""
-        return self._reading.dialect.name
+        return self._engine.dialect.name
+
+    def compile(self, statement: Insert, columns: Sequence[str]) -> str:
+        """Return an insert of `columns` as text for `Connection.exec_driver_sql` with a list of dicts."""
+        return str(statement.compile(dialect=self._engine.dialect, column_keys=list(columns)))
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """One transaction that sees one state of the database. Raises Unavailable when the store fails."""
-        with _unavailable("read"), self._reading.begin() as connection:
+        with _unavailable("read"), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """One transaction, durable when the block has ended. Raises Unavailable when the store fails."""
-        with _unavailable("written"), self._writing.begin() as connection:
-            yield connection
+        with _unavailable("written"), self._engine.connect() as connection:
+            connection.execution_options(**{IMMEDIATE: True})
+            with connection.begin():
+                yield connection
 
     def close(self) -> None:
         """Close every connection that is not in use."""
-        self._reading.dispose()
+        self._engine.dispose()
 
 
 def explain(error: DBAPIError) -> str:
@@ -253,7 +262,7 @@ def _sqlite_engine(path: Path, read_only: bool) -> Engine:
     mode = "ro" if read_only else "rw"
     url = URL.create("sqlite", database=file, query={"mode": mode, "uri": "true"})
     # Without isolation_level=None, Python's sqlite3 opens transactions itself, and only some of them.
-    engine = create_engine(url, connect_args={"isolation_level": None})
+    engine = create_engine(url, paramstyle="named", connect_args={"isolation_level": None})
     pragmas = _READING_PRAGMAS if read_only else _PRAGMAS
     event.listen(engine, "connect", lambda connection, _: _set_pragmas(connection, pragmas))
     event.listen(engine, "begin", _begin)

@@ -224,6 +224,7 @@ class Response:
     media_type: str = ""
     streamed: bool = False
     upgraded: bool = False
+    subprotocol: str = ""
     body: bytes = b""
     caller_view: bytes = b""
     store_view: bytes | None = None

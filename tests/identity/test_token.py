@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,6 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet as JoserfcKeySet
 
 from holdfast.errors import Unauthorized
-from holdfast.exchange import Identity
 from holdfast.identity.keys import parse_key_set
 from holdfast.identity.token import LEEWAY_SECONDS, MAX_TOKEN_BYTES, NOT_VALID, parse_token, verify_token
 from identity.forging import (
@@ -39,6 +39,9 @@ from identity.forging import (
     seal,
     sign,
 )
+
+if TYPE_CHECKING:
+    from holdfast.exchange import Identity
 
 GOOD = claiming()
 HEADER, PAYLOAD, SIGNATURE = GOOD.split(".")
@@ -487,8 +490,7 @@ def test_another_library_agrees_about_every_well_formed_token(algorithm, key_id,
 def is_accepted_here(token: str) -> bool:
     try:
         return verify(token) is not None
-    except Unauthorized as refusal:
-        assert refusal.why in {"bad_signature", "unknown_key"}
+    except Unauthorized:
         return False
 
 

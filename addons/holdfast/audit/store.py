@@ -131,25 +131,30 @@ class AuditStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         insert = postgresql.insert if database.dialect == "postgresql" else sqlite.insert
-        self._add_records = records.insert()
-        self._add_payloads = insert(payloads).on_conflict_do_nothing(index_elements=["sha256"])
-        upsert = insert(calls)
-        self._put_calls = upsert.on_conflict_do_update(
+        add_payloads = insert(payloads).on_conflict_do_nothing(index_elements=["sha256"])
+        put_calls = insert(calls)
+        put_calls = put_calls.on_conflict_do_update(
             index_elements=["audit_id"],
-            set_={column.name: upsert.excluded[column.name] for column in calls.c if not column.primary_key},
+            set_={column.name: put_calls.excluded[column.name] for column in calls.c if not column.primary_key},
         )
+        self._add_records = database.compile(records.insert(), ("call_id", "kind", "at", "leaf"))
+        self._add_payloads = database.compile(add_payloads, ("sha256", "size", "body"))
+        self._put_calls = database.compile(put_calls, CallRow.__struct_fields__)
 
     def write(self, batch: Sequence[Entry]) -> None:
-        """Make a batch durable in one transaction: all of it or nothing. Raises Unavailable."""
+        """Make a batch durable in one transaction: all of it or nothing. Raises Unavailable.
+
+        The statements are ready-made text: building them anew for every batch took a third of the time.
+        """
         record_rows = [_record_row(entry) for entry in batch]
         payload_rows = [_payload_row(body) for entry in batch for body in entry.payloads]
         call_rows = [msgspec.structs.asdict(row) for entry in batch if (row := call_row(entry.record))]
         with self._database.writing() as connection:
-            connection.execute(self._add_records, record_rows)
+            connection.exec_driver_sql(self._add_records, record_rows)
             if payload_rows:
-                connection.execute(self._add_payloads, payload_rows)
+                connection.exec_driver_sql(self._add_payloads, payload_rows)
             if call_rows:
-                connection.execute(self._put_calls, call_rows)
+                connection.exec_driver_sql(self._put_calls, call_rows)
 
     def list_calls(
         self, filters: Filters = ANY_CALL, *, limit: int = 100, before: Position | None = None

@@ -380,12 +380,16 @@ class GatewayStream(HttpStream):
 
     def state_consume_response_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Let the body into the flow only as the caller's view of it."""
-        if isinstance(event, ResponseEndOfMessage) and not self.exchange.is_refused:
-            self.exchange.response.body = bytes(self.response_body_buf)
-            self.exchange.response.bytes_down = len(self.exchange.response.body)
+        exchange = self.exchange
+        if isinstance(event, ResponseData):
+            exchange.response.bytes_down += len(event.data)
+            if exchange.is_refused:
+                return
+        elif isinstance(event, ResponseEndOfMessage):
+            exchange.response.body = bytes(self.response_body_buf)
             self.response_body_buf.clear()
             yield ResponseBodyHook(self.flow)
-            self.response_body_buf += self.exchange.response.caller_view
+            self.response_body_buf += exchange.response.caller_view
         yield from super().state_consume_response_body(event)
 
     def flow_done(self) -> layer.CommandGenerator[None]:

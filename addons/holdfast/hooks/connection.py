@@ -42,17 +42,17 @@ class GatewayConnectionHandler(mode_servers.ProxyConnectionHandler):
     wait_for_record: Callable[[], Awaitable[None]]
 
     def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+        super().__init__(*arguments)  # type: ignore[no-untyped-call]
         self.max_conns: collections.defaultdict[Address, asyncio.Semaphore] = collections.defaultdict(
             lambda: asyncio.Semaphore(UPSTREAM_CONNECTIONS)
         )
 
     async def drain_writers(self) -> None:
         """Wait for sockets, for the record, and, on the API server's side, for the client's window."""
-        await super().drain_writers()
+        await super().drain_writers()  # type: ignore[no-untyped-call]
         await self.wait_for_record()
         if asyncio.current_task() is not self.transports[self.client].handler:
-            while self._window_backlog() > WINDOW_BACKLOG_BYTES:
+            while self._window_backlog() > WINDOW_BACKLOG_BYTES:  # noqa: ASYNC110  h2 has no event for it
                 await asyncio.sleep(0.05)
 
     def _window_backlog(self) -> int:

@@ -11,10 +11,11 @@ import functools
 import logging
 import traceback
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from holdfast.credential.layer import status_response
 from holdfast.errors import HoldfastError, Internal
+from holdfast.exchange import AuditID
 
 if TYPE_CHECKING:
     from mitmproxy import http
@@ -33,16 +34,17 @@ type StageHook[S] = Callable[[S, http.HTTPFlow, Exchange], Awaitable[None] | Non
 type FlowHook[S] = Callable[[S, http.HTTPFlow], Awaitable[None]]
 
 
-def fail_closed[S: _Stage](
-    hook: StageHook[S] | None = None, *, even_refused: bool = False
-) -> Any:  # a decorator with and without arguments
-    """Give a hook the exchange of its flow, and turn whatever it raises into a refusal.
+def fail_closed[S: _Stage](hook: StageHook[S]) -> FlowHook[S]:
+    """Give a hook the exchange of its flow, pass it over once the call is refused, turn what it raises into a no."""
+    return _guard(hook, even_refused=False)
 
-    A hook is passed over once the call is refused, unless `even_refused` is set (the record needs those too).
-    """
-    if hook is None:
-        return functools.partial(fail_closed, even_refused=even_refused)
 
+def fail_closed_even_refused[S: _Stage](hook: StageHook[S]) -> FlowHook[S]:
+    """As `fail_closed`, for what has to be done for refused calls too: their masks and their record."""
+    return _guard(hook, even_refused=True)
+
+
+def _guard[S: _Stage](hook: StageHook[S], *, even_refused: bool) -> FlowHook[S]:
     @functools.wraps(hook)
     async def guarded(self: S, flow: http.HTTPFlow) -> None:
         exchange = self.gateway.wire.exchanges.get(flow.id)
@@ -58,7 +60,7 @@ def fail_closed[S: _Stage](
         except HoldfastError as refusal:
             refuse(flow, exchange, refusal)
         except Exception as fault:  # noqa: BLE001  this is the boundary: whatever it is, nothing may be forwarded
-            log_fault(f"{type(self).__name__}.{hook.__name__}", fault)
+            log_fault(f"{type(self).__name__}.{getattr(hook, '__name__', 'hook')}", fault)
             refuse(flow, exchange, Internal("the gateway failed while it handled this call; nothing was let through."))
 
     return guarded
@@ -84,7 +86,6 @@ def log_fault(where: str, fault: BaseException) -> None:
 def _refuse_stranger(flow: http.HTTPFlow) -> None:
     # A flow that never came through our layer: replayed or made in mitmweb. It carries no credential; end it here.
     if flow.live or flow.is_replay:
-        flow.response = status_response(Internal("only calls that arrive at the gateway are forwarded."), None, _NOBODY)
-
-
-_NOBODY: Any = "none"
+        flow.response = status_response(
+            Internal("only calls that arrive at the gateway are forwarded."), None, AuditID("none")
+        )

@@ -143,11 +143,11 @@ def listener_certificates(settings: Settings) -> ListenerCertificates:
         authority = listen.certificate_authority or listen.certificate
         return ListenerCertificates(listen.certificate, listen.private_key, _read(authority))
     folder = settings.state_dir / "listener"
-    authority = _own_authority(folder)
-    made = ListenerCertificates(folder / "tls.crt", folder / "tls.key", authority.certificate_pem)
+    own = _own_authority(folder)
+    made = ListenerCertificates(folder / "tls.crt", folder / "tls.key", own.certificate_pem)
     if not _is_current(made.certificate, listen.hosts):
         now = datetime.now(UTC)
-        pair = authority.issue("holdfast", hosts=listen.hosts, now=now, days=SERVING_DAYS)
+        pair = own.issue("holdfast", hosts=listen.hosts, now=now, days=SERVING_DAYS)
         write_private(made.certificate, pair.certificate_pem)
         write_private(made.private_key, pair.key_pem)
     return made
@@ -161,12 +161,12 @@ def listener_bundle(settings: Settings, certificates: ListenerCertificates) -> P
 
 
 def _own_authority(folder: Path) -> Authority:
-    certificate, key = folder / "ca.crt", folder / "ca.key"
-    if certificate.exists() and key.exists():
-        return Authority.load(certificate.read_bytes(), key.read_bytes())
+    certificate_file, key_file = folder / "ca.crt", folder / "ca.key"
+    if certificate_file.exists() and key_file.exists():
+        return Authority.load(certificate_file.read_bytes(), key_file.read_bytes())
     made = make_authority("holdfast", now=datetime.now(UTC), days=AUTHORITY_DAYS)
-    write_private(certificate, made.certificate_pem)
-    write_private(key, made.key_pem)
+    write_private(certificate_file, made.certificate_pem)
+    write_private(key_file, made.key_pem)
     return made
 
 

@@ -108,9 +108,9 @@ def install(gateway: Gateway, handler: type[GatewayConnectionHandler]) -> None:
         return [await asyncio.start_server(instance.handle_stream, host, port)]
 
     handler.wait_for_record = staticmethod(gateway.writer.wait_below_limit)
-    mode_servers.ReverseInstance.make_top_layer = make_top_layer  # type: ignore[method-assign]
-    mode_servers.ReverseInstance.listen = listen  # type: ignore[assignment,method-assign]
-    mode_servers.ProxyConnectionHandler = handler  # type: ignore[misc]
+    setattr(mode_servers.ReverseInstance, "make_top_layer", make_top_layer)  # noqa: B010  mypy: a method is replaced
+    setattr(mode_servers.ReverseInstance, "listen", listen)  # noqa: B010
+    setattr(mode_servers, "ProxyConnectionHandler", handler)  # noqa: B010
 
 
 def _exit_on_fault(step: Any) -> None:

@@ -17,6 +17,7 @@ from holdfast.hooks.kube import Asked
 from holdfast.hooks.lifecycle import Lifecycle
 from holdfast.hooks.masking import Masked
 from holdfast.hooks.policy import Decided
+from holdfast.hooks.streaming import Streamed
 
 if TYPE_CHECKING:
     from holdfast.hooks.gateway import Gateway
@@ -32,5 +33,6 @@ def request_path(gateway: Gateway) -> list[object]:
         Masked(gateway),  # what must not be seen; a mask must not be written back
         Held(gateway),  # must somebody sign
         Recorded(gateway),  # the intent, then the outcome, durable
+        Streamed(gateway),  # what passes unbuffered
         Sealed(gateway),  # the verdict, without which there is no credential
     ]

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-LOOPBACK = {"127.0.0.1": socket.AF_INET, "localhost": socket.AF_INET, "::1": socket.AF_INET6}
+LOOPBACK = "127.0.0.1"
 DEFAULT_AUDIENCE = "holdfast"
 DEFAULT_LIFETIME_SECONDS = 3600
 PUBLISHED_KEYS = 2
@@ -169,7 +169,7 @@ async def serve_dev_issuer(
     """
     with _bind_loopback(host, port) as listener:
         bound_port: int = listener.getsockname()[1]
-        issuer.url = issuer.url or f"https://{f'[{host}]' if ':' in host else host}:{bound_port}"
+        issuer.url = issuer.url or f"https://{host}:{bound_port}"
         server = uvicorn.Server(_configure(issuer, certificate, private_key))
         ready(bound_port)
         await _serve_until_cancelled(server, listener)
@@ -195,14 +195,12 @@ def _read_token_request(content_type: str, body: bytes) -> TokenRequest:
 
 
 def _bind_loopback(host: str, port: int) -> socket.socket:
-    family = LOOPBACK.get(host)
-    if family is None:
+    if host not in {LOOPBACK, "localhost"}:
         raise ConfigurationError(
-            f"The development issuer signs tokens for anyone, so it does not listen on {host}: "
-            f"use one of {', '.join(LOOPBACK)}."
+            f"The development issuer signs tokens for anyone, so it does not listen on {host}: use {LOOPBACK}."
         )
     try:
-        return socket.create_server(("127.0.0.1" if host == "localhost" else host, port), family=family)
+        return socket.create_server((LOOPBACK, port))
     except OSError as error:
         raise ConfigurationError(f"The development issuer cannot listen on {host}:{port}: {error.strerror}.") from error
 

@@ -27,6 +27,7 @@ METADATA_PATH = "/.well-known/openid-configuration"
 MAX_DOCUMENT_BYTES = 1 << 20
 TIMEOUT_SECONDS = 10
 MAX_REDIRECTS = 3
+MAX_PORT = 65535
 
 type LoadDocument = Callable[[], Awaitable[bytes]]
 """Reads an issuer's JWKS document as it is now; raises ConfigurationError."""
@@ -88,8 +89,10 @@ def _trust(certificate_authority: Path | None) -> ssl.SSLContext:
 
 
 async def _require_https(request: httpx.Request) -> None:
-    if request.url.scheme != "https":
-        raise httpx.UnsupportedProtocol(f"{request.url} is not https")
+    """Look at every request before it is sent, those that follow a redirect too."""
+    url = request.url
+    if url.scheme != "https" or not url.host or (url.port or 443) > MAX_PORT:
+        raise httpx.UnsupportedProtocol(f"{_show(str(url))} is no https:// address")
 
 
 async def _fetch(client: httpx.AsyncClient, url: str) -> bytes:

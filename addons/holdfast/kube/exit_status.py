@@ -83,7 +83,7 @@ def parse_exit_status(data: bytes) -> ExitStatus | None:
     """Read a metav1.Status; None when it is not one, or claims an exit code without giving it."""
     try:
         status = msgspec.json.decode(data, type=_Status)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if status.status == "Success":
         return ExitStatus(0)

@@ -182,7 +182,7 @@ def _check_upgrade(fields: list[_Field], http_version: str) -> str:
         )
     if _has(fields, "upgrade") != ("upgrade" in connection):
         raise BadRequest("An upgrade needs both headers, 'Connection: Upgrade' and 'Upgrade': send both or neither.")
-    if upgrade:
+    if _has(fields, "upgrade"):
         _check_protocol(upgrade, http_version)
     if any(token.startswith(_WEBSOCKET_BEARER) for token in _tokens(fields, "sec-websocket-protocol")):
         raise BadRequest(

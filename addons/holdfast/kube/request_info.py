@@ -162,7 +162,8 @@ def _is_path_segment_name(name: str) -> bool:
 
 def _is_int64(text: str) -> bool:
     """As Go's `strconv.ParseInt(text, 10, 64)`."""
-    digits = text[1:] if text[:1] in {"+", "-"} else text
-    if not (digits.isascii() and digits.isdigit()) or len(digits.lstrip("0")) > 19:
+    sign, digits = (text[0], text[1:]) if text[:1] in {"+", "-"} else ("+", text)
+    if not (digits.isascii() and digits.isdigit()):
         return False
-    return -(1 << 63) <= int(text) < 1 << 63
+    significant = digits.lstrip("0")
+    return len(significant) <= 19 and int(significant or "0") < (1 << 63) + (sign == "-")

@@ -15,28 +15,42 @@ object in its `last-applied-configuration` is opened and masked by the same rule
 from __future__ import annotations
 
 import binascii
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 from msgspec import Raw
 
 from holdfast.errors import BadGateway
 from holdfast.masking.fingerprint import Views, is_mask
-from holdfast.masking.plan import Plan
+from holdfast.masking.plan import FieldPlan, Plan
 from holdfast.masking.states import FieldRule, State
 
 _DEEPEST = 128
 """Levels of nesting that are followed; Kubernetes' own types stay below 40."""
 
-_LEFT_BRACE, _LEFT_BRACKET, _QUOTE, _COMMA, _N = b'{[",n'
+_LEFT_BRACE, _LEFT_BRACKET, _QUOTE, _COMMA, _NULL = b'{[",n'
+_CONTAINERS = b"{["
+_OTHER_SPELLINGS = (b"\\u", b"\\/")
 _WHITE_SPACE = b" \t\r\n"
+_KEY = re.compile(rb'[ \t\r\n]*("(?:[^"\\]|\\.)*")[ \t\r\n]*:')
+_STANDARD_ALPHABET = bytes.maketrans(b"-_", b"+/")
+_EMPTY = Raw(b"{}")
 
 type _Path = tuple[str | int, ...]
 type _Members = dict[str, Raw]
 
+
+class _ObjectMeta(msgspec.Struct):
+    """Of `ObjectMeta`, what tells one object from another."""
+
+    name: str = ""
+    namespace: str = ""
+
+
+_metadata_of = msgspec.json.Decoder(_ObjectMeta).decode
 _members_of = msgspec.json.Decoder(dict[str, Raw]).decode
 _elements_of = msgspec.json.Decoder(list[Raw]).decode
 _text_of = msgspec.json.Decoder(str).decode
@@ -81,25 +95,28 @@ def mask_json_patch(body: bytes, plan: Plan, views: Views) -> MaskedBody:
 
 
 def _mask(body: bytes, plan: Plan, views: Views, walk_from: Callable[[_Walk, Raw, int], None]) -> MaskedBody:
-    if plan.root is None or not body:
+    if plan.fields is None or not body:
         return MaskedBody(body, body, {})
-    walk = _Walk(body, plan, views)
+    walk = _Walk(body, plan.fields, views)
     try:
-        walk_from(walk, Raw(body.strip(_WHITE_SPACE)), walk.past_space(0))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, IndexError, _Unreadable) as error:
+        walk_from(walk, *walk.document())
+    except _UNREADABLE as error:
         raise BadGateway(
-            f"The body could not be read as JSON, so what must be masked in it could not be found "
+            "The body could not be read as JSON, so what must be masked in it could not be found "
             f"({_why(error)}); expected one JSON document without repeated keys. It was withheld."
         ) from error
     return walk.result()
 
 
-class _Unreadable(Exception):
-    """The document is JSON that cannot be masked safely; the message has none of it."""
+class _Unsafe(Exception):
+    """The document is JSON, but what is masked in it would not be certain; the message has none of it."""
+
+
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, IndexError, _Unsafe)
 
 
 def _why(error: Exception) -> str:
-    if isinstance(error, _Unreadable):
+    if isinstance(error, _Unsafe):
         return str(error)
     return "it is nested too deeply" if isinstance(error, RecursionError) else "it is malformed"
 
@@ -107,31 +124,27 @@ def _why(error: Exception) -> str:
 class _Walk:
     """One pass over `body`: both views grow side by side up to `_done`, the end of what was copied or masked."""
 
-    def __init__(self, body: bytes, plan: Plan, views: Views) -> None:
+    def __init__(self, body: bytes, fields: FieldPlan, views: Views) -> None:
         self._body = body
-        self._view = memoryview(body)
-        self._plan = plan
+        self._fields = fields
         self._views = views
         self._done = 0
-        self._caller: list[bytes | memoryview] = []
-        self._store: list[bytes | memoryview] = []
+        self._caller: list[bytes] = []
+        self._store: list[bytes] = []
         self._counts: Counter[str] = Counter()
-        self._metadata: Raw | None = None
+        self._metadata = _EMPTY
         self._place: bytes | None = None
+
+    def document(self) -> tuple[Raw, int]:
+        """Return the whole document and where it begins."""
+        return Raw(self._body.strip(_WHITE_SPACE)), self._past_space(0)
 
     def result(self) -> MaskedBody:
         """Return both views; the body itself where nothing was masked."""
         if not self._caller:
             return MaskedBody(self._body, self._body, {})
-        rest = self._view[self._done :]
-        return MaskedBody(b"".join([*self._caller, rest]), b"".join([*self._store, rest]), dict(self._counts))
-
-    def past_space(self, at: int) -> int:
-        """Return where the white space that may begin at `at` ends."""
-        body = self._body
-        while body[at] in _WHITE_SPACE:
-            at += 1
-        return at
+        rest = self._body[self._done :]
+        return MaskedBody(b"".join((*self._caller, rest)), b"".join((*self._store, rest)), dict(self._counts))
 
     # What a document is made of.
 
@@ -140,13 +153,13 @@ class _Walk:
         members = _members_of(raw)
         match _shape(members):
             case "Status":
-                self._check_members(raw, at, members)
+                self._each("", self.object, raw, at, members)
             case "Table":
                 self._each("rows", self._row, raw, at, members)
             case "List":
-                self._each("items", self.object, raw, at, members)
+                self._each("items", self._item, raw, at, members)
             case _:
-                self._object(raw, at, members)
+                self.object(raw, at)
 
     def event(self, raw: Raw, at: int) -> None:
         """Mask the object of a watch event."""
@@ -154,35 +167,201 @@ class _Walk:
 
     def patch(self, raw: Raw, at: int) -> None:
         """Mask the values of a JSON Patch."""
-        for operation, place in self._elements(raw, at, _elements_of(raw)):
-            self._one("value", self._hidden, operation, place)
+        for operation, place in self._elements(raw, at):
+            self._one("value", self._hide, operation, place)
 
     def object(self, raw: Raw, at: int) -> None:
         """Mask one API object."""
-        self._object(raw, at, _members_of(raw))
+        members = _members_of(raw)
+        self._metadata, self._place = members.get("metadata", _EMPTY), None
+        self._descend(self._members(raw, at, members), self._fields.root, ())
 
-    def _object(self, raw: Raw, at: int, members: _Members) -> None:
-        self._metadata, self._place = members.get("metadata"), None
-        self._descend_members(raw, at, members, self._root(), ())
+    def _item(self, raw: Raw, at: int) -> None:
+        if not self._is_barren(raw, at, self._fields.root):
+            self.object(raw, at)
 
     def _row(self, raw: Raw, at: int) -> None:
-        self._one("object", self.object, raw, at)
+        self._one("object", self._item, raw, at)
 
-    def _hidden(self, raw: Raw, at: int) -> None:
-        assert self._plan.everything is not None
-        self._visit(raw, at, self._plan.everything, ("value",))
+    def _hide(self, raw: Raw, at: int) -> None:
+        self._visit(raw, at, State(rule=self._fields.everything), ("value",))
 
     def _one(self, name: str, mask: Callable[[Raw, int], None], raw: Raw, at: int) -> None:
         for key, member, place in self._members(raw, at, _members_of(raw)):
-            if key == name and self._body[place] != _N:
+            if key == name and self._body[place] != _NULL:
                 mask(member, place)
 
     def _each(self, name: str, mask: Callable[[Raw, int], None], raw: Raw, at: int, members: _Members) -> None:
         for key, member, place in self._members(raw, at, members):
-            if key == name and self._body[place] != _N:
-                for element, begin in self._elements(member, place, _elements_of(member)):
+            if key == name and self._body[place] != _NULL:
+                for element, begin in self._elements(member, place):
                     mask(element, begin)
 
-    def _check_members(self, raw: Raw, at: int, members: _Members) -> None:
-        for _ in self._members(raw, at, members):
-            pass
+    # The way down.
+
+    def _descend(self, members: Iterator[tuple[str, Raw, int]], state: State, path: _Path) -> None:
+        for key, member, place in members:
+            child = state.members.get(key, state.other)
+            if not child.is_dead:
+                self._visit(member, place, child, (*path, key))
+
+    def _visit(self, raw: Raw, at: int, state: State, path: _Path) -> None:
+        if len(path) > _DEEPEST:
+            raise RecursionError
+        first = self._body[at]
+        if first in _CONTAINERS and self._is_barren(raw, at, state):
+            return
+        if first == _LEFT_BRACE:
+            self._descend(self._members(raw, at, _members_of(raw)), state, path)
+        elif first == _LEFT_BRACKET:
+            self._visit_elements(raw, at, state, path)
+        elif state.rule is not None and first != _NULL:
+            self._replace(raw, at, state.rule, path)
+        elif state.opens and first == _QUOTE:
+            self._open(raw, at, path)
+
+    def _visit_elements(self, raw: Raw, at: int, state: State, path: _Path) -> None:
+        for index, (element, place) in enumerate(self._elements(raw, at)):
+            child = state.elements.get(index, state.other)
+            if not child.is_dead:
+                self._visit(element, place, child, (*path, index))
+
+    def _is_barren(self, raw: Raw, at: int, state: State) -> bool:
+        """Whether none of the keys that `state` needs is below, in any spelling; a quick look at the bytes."""
+        end = at + len(raw)
+        find = self._body.find
+        return bool(state.needs) and all(find(sign, at, end) < 0 for sign in (*state.needs, *_OTHER_SPELLINGS))
+
+    def _open(self, raw: Raw, at: int, path: _Path) -> None:
+        """Mask the object inside a string; the whole string if it holds none.
+
+        Anyone who may annotate writes this string. So its own `metadata` binds nothing, and its masks differ
+        from the live object's: they would show whether a guess written here is the value there.
+        """
+        inside = _Walk(_text_of(raw).encode(), self._fields, self._views)
+        inside._place = self._bound()
+        try:
+            text, begin = inside.document()
+            inside._descend(inside._members(text, begin, _members_of(text)), self._fields.root, path)
+        except _UNREADABLE:
+            self._replace(raw, at, self._fields.everything, path)
+            return
+        opened = inside.result()
+        if opened.counts:
+            self._counts.update(opened.counts)
+            self._splice(raw, at, _encoded(opened.caller.decode()), _encoded(opened.store.decode()))
+
+    def _replace(self, raw: Raw, at: int, rule: FieldRule, path: _Path) -> None:
+        value = _decoded(raw) if rule.base64 else _plain(raw)
+        if is_mask(value):
+            return
+        caller, store = self._views.masks(rule.name, value, self._bound(), path)
+        quoted = _quoted_base64 if rule.base64 else _quoted
+        self._counts[rule.name] += 1
+        self._splice(raw, at, quoted(caller), quoted(store))
+
+    def _splice(self, raw: Raw, at: int, caller: bytes, store: bytes) -> None:
+        untouched = self._body[self._done : at]
+        self._caller += (untouched, caller)
+        self._store += (untouched, store)
+        self._done = at + len(raw)
+
+    def _bound(self) -> bytes:
+        if self._place is None:
+            metadata = _metadata_of(self._metadata)
+            self._place = self._views.place(metadata.namespace, metadata.name)
+        return self._place
+
+    # Where values are.
+
+    def _members(self, raw: Raw, at: int, members: _Members) -> Iterator[tuple[str, Raw, int]]:
+        """Yield key, value and place of each of the `members` decoded from `raw`, which begins at `at`."""
+        here = at + 1
+        for key, value in members.items():
+            here = self._checked(value, self._past_key(here, key))
+            yield key, value, here
+            here = self._past_comma(here + len(value))
+        self._check_end(here, raw, at)
+
+    def _elements(self, raw: Raw, at: int) -> Iterator[tuple[Raw, int]]:
+        """Yield value and place of each element of `raw`, which begins at `at`."""
+        here = at + 1
+        for value in _elements_of(raw):
+            here = self._checked(value, here)
+            yield value, here
+            here = self._past_comma(here + len(value))
+        self._check_end(here, raw, at)
+
+    def _checked(self, value: Raw, here: int) -> int:
+        """Return where `value` begins, at `here` or after white space; it must be what is there."""
+        if self._body[here] in _WHITE_SPACE:
+            here = self._past_space(here)
+        if not self._body.startswith(bytes(value), here):
+            raise _Unsafe("a key is repeated")
+        return here
+
+    def _check_end(self, here: int, raw: Raw, at: int) -> None:
+        if self._past_space(here) != at + len(raw) - 1:
+            raise _Unsafe("a key is repeated")
+
+    def _past_key(self, here: int, key: str) -> int:
+        spelled = _encoded(key) + b":"
+        if self._body.startswith(spelled, here):
+            return here + len(spelled)
+        found = _KEY.match(self._body, here)
+        if found is None or _text_of(found[1]) != key:
+            raise _Unsafe("a key is repeated")
+        return found.end()
+
+    def _past_comma(self, here: int) -> int:
+        if self._body[here] == _COMMA:
+            return here + 1
+        here = self._past_space(here)
+        return here + 1 if self._body[here] == _COMMA else here
+
+    def _past_space(self, here: int) -> int:
+        while self._body[here] in _WHITE_SPACE:
+            here += 1
+        return here
+
+
+def _shape(members: _Members) -> str:
+    """Return Status, Table or List for apimachinery's own kinds, an empty string for an object.
+
+    A list has no name (`ListMeta`), an object always has one, so a custom resource called AllowList is one.
+    """
+    kind, version = (_text_of(members[key]) if key in members else "" for key in ("kind", "apiVersion"))
+    if kind == "Status" and version == "v1":
+        return "Status"
+    if kind == "Table" and version.startswith("meta.k8s.io/"):
+        return "Table"
+    is_list = kind.endswith("List") and "items" in members and not _metadata_of(members.get("metadata", _EMPTY)).name
+    return "List" if is_list else ""
+
+
+def _plain(raw: Raw) -> bytes:
+    """Return what the fingerprint of a scalar is made from: a string's text, anything else as it is written."""
+    try:
+        return _text_of(raw).encode()
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return bytes(raw)
+
+
+def _decoded(raw: Raw) -> bytes:
+    """Return what a base64 string decodes to, in any spelling: padded or not, URL-safe, wrapped."""
+    try:
+        return _bytes_of(raw)
+    except msgspec.DecodeError:
+        text = _plain(raw)
+    try:
+        return binascii.a2b_base64(text.translate(_STANDARD_ALPHABET) + b"==")
+    except binascii.Error:
+        return text
+
+
+def _quoted(mask: bytes) -> bytes:
+    return b'"' + mask + b'"'
+
+
+def _quoted_base64(mask: bytes) -> bytes:
+    return b'"' + binascii.b2a_base64(mask, newline=False) + b'"'

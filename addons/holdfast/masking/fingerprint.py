@@ -1,10 +1,10 @@
 r"""The mask: `masked:v1:RULE:FINGERPRINT`.
 
 RULE is the mask's name in the policy. FINGERPRINT is the first 16 hexadecimal digits of an HMAC-SHA256 under
-the gateway's mask key, over length-prefixed parts:
+the gateway's mask key, over JSON arrays that no two places share and the 32 bytes of the value's SHA-256:
 
-    store view    "store",  SHA-256(value)
-    caller view   "caller", issuer, username, resource, namespace, name, path..., SHA-256(value)
+    store view    ["store"] SHA-256(value)
+    caller view   ["caller", issuer, username, resource, namespace, name] [path...] SHA-256(value)
 
 In the store equal secrets have equal fingerprints, so an auditor sees where one secret went. What a caller
 sees is bound to the caller and to the place of the value: were it not, a caller could write guesses into an
@@ -19,6 +19,8 @@ import hmac
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+import msgspec
 
 from holdfast.errors import ConfigurationError
 
@@ -51,10 +53,10 @@ class Fingerprinter:
             )
         object.__setattr__(self, "_keyed", hmac.new(self.key, digestmod="sha256"))
 
-    def fingerprint(self, parts: bytes) -> str:
-        """Return 16 hexadecimal digits for the length-prefixed `parts`."""
+    def fingerprint(self, message: bytes) -> str:
+        """Return 16 hexadecimal digits for `message`."""
         keyed = self._keyed.copy()
-        keyed.update(parts)
+        keyed.update(message)
         return keyed.hexdigest()[:_DIGITS]
 
 
@@ -76,20 +78,14 @@ class Views:
     def place(self, namespace: str = "", name: str = "") -> bytes:
         """Return what binds the caller's masks to him and to an object; the request's own where none is named."""
         parts = (self.issuer, self.username, self.resource, namespace or self.namespace, name or self.name)
-        return prefixed("caller", *parts)
+        return msgspec.json.encode(("caller", *parts))
 
     def masks(self, rule: str, value: bytes, place: bytes, path: Sequence[str | int]) -> tuple[bytes, bytes]:
         """Return the caller's and the store's mask of `value`, found at `path` in the object at `place`."""
         digest = hashlib.sha256(value).digest()
-        caller = self.fingerprinter.fingerprint(place + prefixed(*map(str, path)) + digest)
+        caller = self.fingerprinter.fingerprint(place + msgspec.json.encode(path) + digest)
         store = self.fingerprinter.fingerprint(_STORE + digest)
         return f"masked:v1:{rule}:{caller}".encode(), f"masked:v1:{rule}:{store}".encode()
 
 
-def prefixed(*parts: str) -> bytes:
-    """Join `parts` so that no two sequences of parts join to the same bytes."""
-    encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
-    return b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
-
-
-_STORE = prefixed("store")
+_STORE = msgspec.json.encode(("store",))

@@ -17,7 +17,7 @@ import re2
 from holdfast.errors import ConfigurationError
 from holdfast.exchange import Mask
 from holdfast.masking.path import Step, parse_path
-from holdfast.masking.states import FieldRule, State, TooManyStates, build_states, mask_everything
+from holdfast.masking.states import FieldRule, State, TooManyStates, build_states
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _TEXT_ANCHOR = re.compile(r"(?<!\\)(?:\\\\)*\\[AzC]|\(\?[imsU]*-[isU]*m")
@@ -32,14 +32,30 @@ class TextRule:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Plan:
-    """What to mask. `root` is the state of an object's root, and `everything` masks a whole value; both are None
-    when no mask has fields. `any_text` finds whether any of `texts` matches at all."""
+class FieldPlan:
+    """Where fields are: `root` is the state of an object's root.
 
-    root: State | None = None
-    everything: State | None = None
-    texts: tuple[TextRule, ...] = ()
-    any_text: Any = None
+    `everything` masks a whole value whose parts cannot be told apart, in the name of the first mask.
+    """
+
+    root: State
+    everything: FieldRule
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TextPlan:
+    """What text to look for: `any_of` finds whether any of `rules` matches at all."""
+
+    rules: tuple[TextRule, ...]
+    any_of: Any
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What to mask. Without `fields` no body need be parsed, without `text` no text need be scanned."""
+
+    fields: FieldPlan | None = None
+    text: TextPlan | None = None
 
 
 @functools.lru_cache(maxsize=256)
@@ -48,13 +64,8 @@ def compile_plan(masks: tuple[Mask, ...]) -> Plan:
     for mask in masks:
         _check_name(mask.name)
     fields = [rule for mask in masks for rule in _field_rules(mask)]
-    texts = tuple(_text_rule(mask.name, pattern) for mask in masks for pattern in mask.patterns)
-    return Plan(
-        root=_build(fields) if fields else None,
-        everything=mask_everything(FieldRule(fields[0][0].name)) if fields else None,
-        texts=texts,
-        any_text=_any_of([pattern for mask in masks for pattern in mask.patterns]),
-    )
+    patterns = [(mask.name, pattern) for mask in masks for pattern in mask.patterns]
+    return Plan(_plan_fields(fields) if fields else None, _plan_text(patterns) if patterns else None)
 
 
 def _check_name(name: str) -> None:
@@ -80,11 +91,16 @@ def _steps(name: str, path: str) -> tuple[Step, ...]:
         raise ConfigurationError(f"mask {name}: path {path!r}: {error}.") from error
 
 
-def _build(rules: list[tuple[FieldRule, tuple[Step, ...]]]) -> State:
+def _plan_fields(rules: list[tuple[FieldRule, tuple[Step, ...]]]) -> FieldPlan:
     try:
-        return build_states(rules)
+        return FieldPlan(build_states(rules), FieldRule(rules[0][0].name))
     except TooManyStates as error:
         raise ConfigurationError(f"masks {', '.join(sorted({rule.name for rule, _ in rules}))}: {error}.") from error
+
+
+def _plan_text(patterns: list[tuple[str, str]]) -> TextPlan:
+    rules = tuple(_text_rule(name, pattern) for name, pattern in patterns)
+    return TextPlan(rules, _compiled("|".join(f"(?:{pattern})" for _, pattern in patterns)))
 
 
 def _text_rule(name: str, pattern: str) -> TextRule:
@@ -103,10 +119,6 @@ def _why_refused(pattern: str) -> str:
         return "it matches the empty text, so it would mask nothing" if _compiled(pattern).search(b"") else ""
     except re2.error as error:
         return f"it is not an RE2 pattern: {error.args[0].decode('utf-8', 'replace')}"
-
-
-def _any_of(patterns: list[str]) -> Any:
-    return _compiled("|".join(f"(?:{pattern})" for pattern in patterns)) if patterns else None
 
 
 def _compiled(pattern: str) -> Any:

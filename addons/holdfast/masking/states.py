@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from holdfast.masking.path import Step, Wild
 
 EXEMPT: tuple[tuple[Step, ...], ...] = (
@@ -40,14 +42,17 @@ class State:
 
     `rule` masks a scalar here, and every scalar below; `opens` reads a string here as JSON. A child's state is
     in `members` by key or `elements` by index, else `other`; `is_dead` says that nothing here or below is masked.
+    `needs` has the keys, as JSON strings, one of which must come below for anything to be masked; it is empty
+    when that cannot be told.
     """
 
-    __slots__ = ("elements", "is_dead", "members", "opens", "other", "rule")
+    __slots__ = ("elements", "is_dead", "members", "needs", "opens", "other", "rule")
 
     def __init__(self, *, rule: FieldRule | None = None, opens: bool = False, is_dead: bool = False) -> None:
         self.rule = rule
         self.opens = opens
         self.is_dead = is_dead
+        self.needs: tuple[bytes, ...] = ()
         self.members: dict[str, State] = {}
         self.elements: dict[int, State] = {}
         self.other = self
@@ -64,11 +69,6 @@ class TooManyStates(ValueError):
 def build_states(rules: list[tuple[FieldRule, tuple[Step, ...]]]) -> State:
     """Return the state of the object's root. Raises TooManyStates."""
     return _Builder(rules).root()
-
-
-def mask_everything(rule: FieldRule) -> State:
-    """Return the state that masks every scalar at and below it."""
-    return State(rule=rule)
 
 
 class _Builder:
@@ -101,10 +101,16 @@ class _Builder:
     def _can_mask(self, positions: _Positions) -> bool:
         return any(number <= self._opener for number, _ in positions)
 
+    def _needs(self, positions: _Positions) -> tuple[bytes, ...]:
+        hopes = [self._paths[number][taken:] for number, taken in positions if number <= self._opener]
+        keys = {next((step for step in reversed(hope) if isinstance(step, str)), None) for hope in hopes}
+        return () if None in keys else tuple(msgspec.json.encode(key) for key in keys)
+
     def _link(self, state: State, positions: _Positions) -> None:
         wanted = {self._paths[number][taken] for number, taken in positions if taken < len(self._paths[number])}
         state.members = {step: self._after(positions, step) for step in wanted if isinstance(step, str)}
         state.elements = {step: self._after(positions, step) for step in wanted if isinstance(step, int)}
+        state.needs = self._needs(positions)
         state.other = self._after(positions, Wild.CHILD)
 
     def _after(self, positions: _Positions, child: Step) -> State:

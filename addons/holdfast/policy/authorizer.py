@@ -83,10 +83,15 @@ def load_policies(files: Sequence[Path]) -> Policy:
     """
     documents = [read_policy(file) for file in files]
     _require_unique_names(files, documents)
+    return compose(documents)
+
+
+def compose(documents: Sequence[PolicyFile]) -> Policy:
+    """Compile checked files, whose names are unique, into one policy."""
     rules = (_compile_rule(rule) for document in documents for rule in document.rules)
     masks = (_compile_mask(mask) for document in documents for mask in document.masks)
     in_order = sorted(rules, key=lambda rule: rule.effect)
-    return Policy(hash=hash_content(documents), rules=tuple(in_order), masks=tuple(masks))
+    return Policy(hash_content(documents), tuple(in_order), tuple(masks))
 
 
 def hash_content(documents: Iterable[PolicyFile]) -> str:

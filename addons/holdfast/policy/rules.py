@@ -96,7 +96,7 @@ def _require_group(group: str) -> str:
 
 def _require_resource(resource: str) -> str:
     if _RESOURCE.fullmatch(resource) is None:
-        raise ValueError("RESOURCE or RESOURCE/SUBRESOURCE, in lower case")
+        raise ValueError("a resource or resource/subresource, in lower case")
     return resource
 
 
@@ -167,7 +167,7 @@ Wait = Annotated[int, BeforeValidator(_parse_wait)]
 class PolicySection(Section):
     """A section of a policy file: each key has one spelling, the one written in the file."""
 
-    model_config = ConfigDict(populate_by_name=False)
+    model_config = ConfigDict(populate_by_name=False, validate_by_name=False)
 
 
 class Subject(PolicySection):

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"time"
 
@@ -106,8 +108,9 @@ func (c *container) command(argv []string) func(context.Context) error {
 // Write takes what the main process prints: to whoever is attached, and to the log.
 func (c *container) Write(data []byte) (int, error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	for writer := range c.attached {
+	attached := slices.Collect(maps.Keys(c.attached))
+	c.mu.Unlock()
+	for _, writer := range attached { // without the lock: a slow client must not keep the status waiting
 		_, _ = writer.Write(data)
 	}
 	return c.log.Write(data)

@@ -39,10 +39,15 @@ func (p process) run(ctx context.Context) error {
 	cmd.Dir, cmd.Env = p.folder, p.env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	run := p.runInPipes
 	if p.tty {
-		return withCode(p.runInTerminal(cmd))
+		run = p.runInTerminal
 	}
-	return withCode(p.runInPipes(cmd))
+	err := run(cmd)
+	if cmd.Process != nil {
+		_ = cmd.Cancel() // what it left in the background ends with it
+	}
+	return withCode(err)
 }
 
 func (p process) runInPipes(cmd *exec.Cmd) error {

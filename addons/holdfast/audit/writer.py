@@ -1,0 +1,217 @@
+"""The one thread that writes the record, with group commit.
+
+Many calls wait for the disk at once. One thread takes whatever waits, up to 50 records or 4 MiB, and makes it
+durable in one transaction; while that commit runs the next batch gathers. There is no artificial delay: a
+record that comes alone is written alone. The event loop never touches the database, and hears of a whole batch
+by one callback.
+
+It fails closed. `append` returns only when its record is durable; it raises Unavailable when the store fails,
+when too much waits already, or when the deadline passes. A record whose deadline passes while it waits is
+dropped. One whose batch is being committed at that moment may become durable all the same: the record then
+holds an intent whose call was refused, or an outcome whose caller got a 503. Both overstate what happened to
+the caller and neither hides anything that happened to the cluster. After a failure later records are tried as
+ever, so the gateway comes back when the store does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from holdfast.audit.record import Entry
+from holdfast.errors import HoldfastError, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+BATCH_RECORDS = 50
+BATCH_BYTES = 4 << 20
+
+log = logging.getLogger(__name__)
+
+
+class Store(Protocol):
+    """Where batches go. The ledger will stand here too."""
+
+    def write(self, batch: Sequence[Entry]) -> None:
+        """Make all of `batch` durable, in order, or none of it; raise when that fails."""
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """An entry on its way. `entry` is None once nobody waits for it any more."""
+
+    entry: Entry | None
+    size: int
+    due: float
+    settle: Callable[[HoldfastError | None], None]
+    settled: bool = False
+
+
+class AuditWriter:
+    """Takes entries on the event loop, writes them on a thread of its own.
+
+    `capacity` bounds how many entries may wait, `deadline_seconds` how long one may, and `lag_limit_bytes` how
+    much of the running streams may be on its way before `wait_below_limit` makes their owners pause.
+    """
+
+    def __init__(self, store: Store, *, capacity: int, deadline_seconds: float, lag_limit_bytes: int) -> None:
+        self._store = store
+        self._capacity = capacity
+        self._deadline = deadline_seconds
+        self._lag_limit = lag_limit_bytes
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._waiting: deque[_Waiting] = deque()
+        self._below_limit = asyncio.Event()
+        self._below_limit.set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._failing = False
+        self._open = False
+        self._thread = threading.Thread(target=self._run, name="holdfast-audit-writer", daemon=True)
+        self.lag_bytes = 0
+        """Bytes handed to `submit` that are not durable yet."""
+
+    def start(self) -> None:
+        """Start the thread; call it on the event loop that `append` will be called on."""
+        self._loop = asyncio.get_running_loop()
+        self._open = True
+        self._thread.start()
+
+    async def append(self, entry: Entry) -> None:
+        """Return when `entry` is durable. Raises Unavailable, or Internal when it cannot be encoded.
+
+        A cancelled `append` no longer waits; its entry is written nevertheless.
+        """
+        durable: asyncio.Future[None] = self._loop.create_future()
+        self._enqueue(entry, lambda error: _resolve(durable, error))
+        await durable
+
+    def submit(self, entry: Entry, failed: Callable[[HoldfastError], None]) -> None:
+        """Write a piece of a stream without waiting for it.
+
+        `failed` is called on the event loop, perhaps before this returns, when the piece cannot be written: the
+        stream must then be cut.
+        """
+        try:
+            size = entry.size
+            self._enqueue(entry, lambda error: self._settle_piece(size, error, failed))
+        except HoldfastError as error:
+            failed(error)
+            return
+        self._add_lag(size)
+
+    async def wait_below_limit(self) -> None:
+        """Return when less than the limit is on its way; what failed is no longer on its way."""
+        await self._below_limit.wait()
+
+    async def close(self) -> None:
+        """Take no more entries, write what waits, end the thread."""
+        self._open = False
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _enqueue(self, entry: Entry, settle: Callable[[HoldfastError | None], None]) -> None:
+        if not self._open:
+            raise Unavailable("Holdfast is shutting down and takes no more calls; try again")
+        if self._queue.qsize() >= self._capacity:
+            raise Unavailable("too many calls wait for Holdfast's audit record; try again")
+        waiting = _Waiting(entry, entry.size, self._loop.time() + self._deadline, settle)
+        self._waiting.append(waiting)
+        self._queue.put(waiting)
+        if self._timer is None:
+            self._timer = self._loop.call_at(waiting.due, self._give_up)
+
+    def _give_up(self) -> None:
+        """Fail what is overdue; one timer, for the oldest entry, serves them all."""
+        self._timer = None
+        now = self._loop.time()
+        late = Unavailable(f"Holdfast's audit record was not written within {self._deadline:g} s; try again")
+        while self._waiting and (self._waiting[0].settled or self._waiting[0].due <= now):
+            _settle(self._waiting.popleft(), late)
+        if self._waiting:
+            self._timer = self._loop.call_at(self._waiting[0].due, self._give_up)
+
+    def _finish(self, batch: list[_Waiting], error: HoldfastError | None) -> None:
+        for waiting in batch:
+            _settle(waiting, error)
+        while self._waiting and self._waiting[0].settled:
+            self._waiting.popleft()
+
+    def _add_lag(self, size: int) -> None:
+        self.lag_bytes += size
+        if self.lag_bytes < self._lag_limit:
+            self._below_limit.set()
+        else:
+            self._below_limit.clear()
+
+    def _settle_piece(self, size: int, error: HoldfastError | None, failed: Callable[[HoldfastError], None]) -> None:
+        self._add_lag(-size)
+        if error is not None:
+            failed(error)
+
+    def _run(self) -> None:
+        """The thread: everything below runs there, everything above on the event loop."""
+        running = True
+        while running:
+            batch, running = self._next_batch()
+            if batch:
+                error = self._write([entry for waiting in batch if (entry := waiting.entry) is not None])
+                self._loop.call_soon_threadsafe(self._finish, batch, error)
+
+    def _next_batch(self) -> tuple[list[_Waiting], bool]:
+        """Wait for one entry, then take what else is there; false when it was the last batch."""
+        batch: list[_Waiting] = []
+        size = 0
+        while len(batch) < BATCH_RECORDS and size < BATCH_BYTES:
+            try:
+                waiting = self._queue.get(block=not batch)
+            except queue.Empty:
+                break
+            if waiting is None:
+                return batch, False
+            batch.append(waiting)
+            size += waiting.size
+        return batch, True
+
+    def _write(self, entries: list[Entry]) -> HoldfastError | None:
+        if not entries:
+            return None
+        try:
+            self._store.write(entries)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the thread must live and the calls must fail
+            self._note_failure(error)
+            return Unavailable("Holdfast cannot write its audit record, and nothing passes unrecorded; try again")
+        if self._failing:
+            log.warning("the audit record can be written again")
+        self._failing = False
+        return None
+
+    def _note_failure(self, error: Exception) -> None:
+        if not self._failing:
+            log.error("the audit record cannot be written, calls get 503 until it can: %s", error, exc_info=error)
+        self._failing = True
+
+
+def _settle(waiting: _Waiting, error: HoldfastError | None) -> None:
+    if waiting.settled:
+        return
+    waiting.settled = True
+    waiting.entry = None
+    waiting.settle(error)
+
+
+def _resolve(durable: asyncio.Future[None], error: HoldfastError | None) -> None:
+    if durable.done():
+        return
+    if error is None:
+        durable.set_result(None)
+    else:
+        durable.set_exception(error)

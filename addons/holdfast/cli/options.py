@@ -1,0 +1,56 @@
+"""What several commands take: the settings file, the way of output, times."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from holdfast.cli.output import Output
+from holdfast.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from holdfast.settings import Settings
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_AGE = re.compile(r"([0-9]{1,6})([smhd])")
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        envvar="HOLDFAST_CONFIG",
+        help="Settings file; ./holdfast.yaml when absent.",
+    ),
+]
+OutputFormat = Annotated[Output, typer.Option("--output", "-o", help="How to print it.")]
+
+
+def read_settings(config: Path | None) -> Settings:
+    """Read the settings file. Raises ConfigurationError."""
+    from holdfast.settings import load_settings
+
+    return load_settings(config)
+
+
+def parse_since(text: str, now: datetime) -> datetime:
+    """Read an age (`90s`, `10m`, `2h`, `7d`, counted back from `now`) or an RFC 3339 time with its offset.
+
+    Raises ConfigurationError for anything else.
+    """
+    age = _AGE.fullmatch(text)
+    if age is not None:
+        return now - timedelta(**{_UNITS[age[2]]: int(age[1])})
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ConfigurationError(
+            f"--since: found {text!r}; expected an age as 10m, 2h or 7d, or a time as {now.astimezone(UTC):%FT%TZ}."
+        )
+    return moment

@@ -1,0 +1,100 @@
+"""How commands print: tables for people, JSON and YAML for programs.
+
+Names, paths, reasons and bodies come from callers. Before they reach a person's terminal, every character that
+could move the cursor, change colours or reorder the line (C0 and C1 controls, bidirectional overrides) is shown
+as its escape; JSON and YAML are written in ASCII for the same reason.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.console import Console
+
+_UNBOUNDED_WIDTH = 10_000
+
+
+class Output(enum.StrEnum):
+    """What `-o` takes."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
+def show_safely(text: str) -> str:
+    """Return `text` with everything a terminal would obey, new lines and tabs aside, shown as its escape."""
+    return "".join(character if character.isprintable() or character in "\n\t" else _escape(character) for character in text)
+
+
+def show_on_one_line(text: str) -> str:
+    """As `show_safely`, with new lines and tabs as escapes too."""
+    return "".join(character if character.isprintable() else _escape(character) for character in text)
+
+
+def print_value(value: Any, output: Output) -> None:
+    """Print a value of JSON's types as JSON or YAML, in ASCII."""
+    typer.echo(render_yaml(value) if output is Output.YAML else json.dumps(value, indent=2))
+
+
+def render_yaml(value: Any) -> str:
+    """Return `value` as a YAML document, without the new line at its end."""
+    from io import StringIO
+
+    from ruamel.yaml import YAML
+
+    writer = YAML(typ="safe", pure=True)
+    writer.default_flow_style = False
+    writer.allow_unicode = False
+    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # its annotation knows only None
+    stream = StringIO()
+    writer.dump(value, stream)
+    return stream.getvalue().rstrip("\n")
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows under their columns; long cells wrap on a terminal and stay whole in a pipe."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(show_on_one_line(cell)) for cell in row))
+    open_console().print(table)
+
+
+def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
+    """Print names and values, one pair a line, the ones without a value left out."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in pairs:
+        if value:
+            table.add_row(name, Text(show_safely(value)))
+    open_console().print(table)
+
+
+def open_console() -> Console:
+    """A console on standard output: coloured and as wide as the terminal, or plain and as wide as need be."""
+    from rich.console import Console
+
+    if sys.stdout.isatty():
+        return Console(highlight=False)
+    return Console(highlight=False, no_color=True, width=_UNBOUNDED_WIDTH)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

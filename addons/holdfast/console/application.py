@@ -1,0 +1,157 @@
+"""The approvals API over HTTP: routes, authentication, errors as metav1.Status.
+
+    GET  /healthz                    ok, without a token
+    GET  /v1/holds?state=pending     {"items": [...]}; `state` may be left out or be given again
+    GET  /v1/holds/{id}
+    POST /v1/holds/{id}/approve      {"reason": "..."}; the reason may be left out
+    POST /v1/holds/{id}/deny         {"reason": "..."}
+
+Every call but the first carries `Authorization: Bearer TOKEN` of a trusted issuer. There are no cookies and no
+CORS headers, so a web page elsewhere can do nothing in a person's name.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Route
+
+from holdfast.console.views import render_hold
+from holdfast.errors import BadRequest, HoldfastError, Internal, TooLarge
+from holdfast.exchange import HoldState
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from holdfast.console.decisions import Decisions
+    from holdfast.exchange import Identity
+
+LARGEST_BODY = 16 << 10
+NO_STORE = {"Cache-Control": "no-store"}
+
+logger = logging.getLogger(__name__)
+
+
+class Authenticating(Protocol):
+    """What is needed of `Authenticator`."""
+
+    async def authenticate(self, authorization: str | None) -> Identity:
+        """Verify `Bearer TOKEN`. Raises Unauthorized."""
+
+
+class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is sent with a decision."""
+
+    reason: str = ""
+
+
+class ApprovalsAPI:
+    """The endpoints over `decisions`."""
+
+    def __init__(self, authenticator: Authenticating, decisions: Decisions) -> None:
+        self._authenticator = authenticator
+        self._decisions = decisions
+
+    def application(self) -> Starlette:
+        """Return the ASGI application."""
+        return Starlette(
+            routes=[
+                Route("/healthz", _get_health),
+                Route("/v1/holds", self._list_holds),
+                Route("/v1/holds/{id}", self._get_hold),
+                Route("/v1/holds/{id}/approve", self._approve, methods=["POST"]),
+                Route("/v1/holds/{id}/deny", self._deny, methods=["POST"]),
+            ],
+            exception_handlers={
+                HoldfastError: _answer_refusal,
+                HTTPException: _answer_http_exception,
+                Exception: _answer_fault,
+            },
+        )
+
+    async def _list_holds(self, request: Request) -> JSONResponse:
+        viewer = await self._identify(request)
+        holds = await self._decisions.list(viewer, _read_states(request.query_params.getlist("state")))
+        return _answer({"items": [render_hold(hold, viewer) for hold in holds]})
+
+    async def _get_hold(self, request: Request) -> JSONResponse:
+        viewer = await self._identify(request)
+        return _answer(render_hold(await self._decisions.get(viewer, request.path_params["id"]), viewer))
+
+    async def _approve(self, request: Request) -> JSONResponse:
+        return await self._decide(request, approve=True)
+
+    async def _deny(self, request: Request) -> JSONResponse:
+        return await self._decide(request, approve=False)
+
+    async def _decide(self, request: Request, *, approve: bool) -> JSONResponse:
+        by = await self._identify(request)
+        statement = await _read_statement(request)
+        decided = await self._decisions.decide(
+            by, request.path_params["id"], approve=approve, reason=statement.reason
+        )
+        return _answer(render_hold(decided, by))
+
+    async def _identify(self, request: Request) -> Identity:
+        sent = request.headers.getlist("authorization")
+        if len(sent) > 1:
+            raise BadRequest("expected one Authorization header")
+        return await self._authenticator.authenticate(sent[0] if sent else None)
+
+
+async def _get_health(request: Request) -> PlainTextResponse:
+    return PlainTextResponse("ok\n", headers=NO_STORE)
+
+
+def _read_states(names: list[str]) -> frozenset[HoldState] | None:
+    try:
+        return frozenset(map(HoldState, names)) or None
+    except ValueError as error:
+        raise BadRequest(f"there is no such state; expected one of {', '.join(HoldState)}") from error
+
+
+async def _read_statement(request: Request) -> Statement:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LARGEST_BODY:
+            raise TooLarge(f"the body is longer than {LARGEST_BODY} bytes")
+    if not body:
+        return Statement()
+    try:
+        return msgspec.json.decode(body, type=Statement)
+    except ValueError as error:
+        raise BadRequest(f'the body must be JSON as {{"reason": "..."}}: {error}') from error
+
+
+def _answer(content: Any) -> JSONResponse:
+    return JSONResponse(content, headers=NO_STORE)
+
+
+def _answer_refusal(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HoldfastError)
+    headers = dict(NO_STORE)
+    if refusal.code == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if refusal.retry_after is not None:
+        headers["Retry-After"] = str(refusal.retry_after)
+    return JSONResponse(refusal.status(), status_code=refusal.code, headers=headers)
+
+
+def _answer_http_exception(request: Request, error: Exception) -> Response:
+    """No such path, or no such method on it."""
+    code = error.status_code if isinstance(error, HTTPException) else 500
+    reason = {404: "NotFound", 405: "MethodNotAllowed"}.get(code, "BadRequest")
+    status = Internal(f"{request.method} {request.url.path}: there is no such endpoint").status()
+    return JSONResponse(status | {"reason": reason, "code": code}, status_code=code, headers=NO_STORE)
+
+
+def _answer_fault(request: Request, error: Exception) -> Response:
+    return _answer_refusal(request, Internal("the approvals API failed; nothing was decided"))

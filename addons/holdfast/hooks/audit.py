@@ -1,0 +1,68 @@
+"""Seventh stage: no record, no effect.
+
+The intent of a mutating call is durable before the call is forwarded; how a call ended is durable before the
+caller hears of it. A store that fails turns the call into a 503.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast.hooks.fail_closed import fail_closed, fail_closed_even_refused
+from holdfast.hooks.records import intent_entry, outcome_entry
+from holdfast.hooks.taps import StreamTap
+
+if TYPE_CHECKING:
+    from mitmproxy import http
+
+    from holdfast.exchange import Exchange
+    from holdfast.hooks.gateway import Gateway
+
+
+class Recorded:
+    """Writes what happens, when it must be written."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+
+    @fail_closed
+    async def request(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        """Before the API server can hear of it."""
+        if exchange.info is not None and exchange.info.is_mutating:
+            await self.gateway.writer.append(intent_entry(exchange))
+            exchange.intent_recorded = True
+
+    @fail_closed_even_refused
+    async def response_body(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        """Before the first byte of a buffered response is released."""
+        await self._finish(exchange)
+
+    @fail_closed_even_refused
+    async def response(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        """At the end of a stream, and before a refusal is answered. An upgraded connection only begins here."""
+        if exchange.response.upgraded and not exchange.is_refused:
+            return
+        _flush(flow)
+        await self._finish(exchange)
+
+    @fail_closed_even_refused
+    async def error(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        """The caller left, the API server broke off, or a stream was cut."""
+        exchange.error = exchange.cut or (flow.error.msg if flow.error else "the call broke off")
+        _flush(flow)
+        await self._finish(exchange)
+
+    @fail_closed_even_refused
+    async def upgrade_end(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        """An exec, attach or port-forward session is over."""
+        await self._finish(exchange)
+
+    async def _finish(self, exchange: Exchange) -> None:
+        if not exchange.finished:
+            exchange.finished = True
+            await self.gateway.writer.append(outcome_entry(exchange))
+
+
+def _flush(flow: http.HTTPFlow) -> None:
+    if flow.response is not None and isinstance(flow.response.stream, StreamTap):
+        flow.response.stream.flush()

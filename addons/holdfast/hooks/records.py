@@ -1,0 +1,152 @@
+"""The records of a call, made from its exchange."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from holdfast.audit.record import (
+    Answer,
+    Call,
+    Client,
+    Entry,
+    Exec,
+    Kind,
+    Payload,
+    Record,
+    Timing,
+    describe_call,
+    describe_caller,
+    describe_decision,
+    describe_hold,
+    describe_payload,
+    describe_refusal,
+    timestamp,
+)
+
+if TYPE_CHECKING:
+    from holdfast.exchange import Exchange
+
+
+def hold_entry(exchange: Exchange) -> Entry:
+    """A person is waited for."""
+    return _entry(exchange, Kind.HOLD)
+
+
+def intent_entry(exchange: Exchange) -> Entry:
+    """A mutating call is about to be forwarded; its body goes into the store with this record."""
+    return _entry(exchange, Kind.INTENT, with_request=True)
+
+
+def open_entry(exchange: Exchange) -> Entry:
+    """A stream is about to begin."""
+    return _entry(exchange, Kind.OPEN, with_request=not exchange.intent_recorded)
+
+
+def chunk_entry(exchange: Exchange, store_view: bytes) -> Entry:
+    """A piece of a stream, as it is stored."""
+    record = Record(
+        kind=Kind.CHUNK,
+        call=exchange.audit_id,
+        at=timestamp(datetime.now(UTC)),
+        bytes_up=exchange.response.bytes_up,
+        bytes_down=exchange.response.bytes_down,
+        response_body=describe_payload(store_view, exchange.response.media_type),
+    )
+    return Entry(record, (store_view,))
+
+
+def outcome_entry(exchange: Exchange) -> Entry:
+    """How the call ended."""
+    return _entry(exchange, Kind.OUTCOME, with_request=not exchange.intent_recorded, with_response=True)
+
+
+def shown_uri(exchange: Exchange) -> str:
+    """The path and query, without what may be a token where the query was refused for holding one."""
+    target = exchange.info.target if exchange.info is not None else exchange.wire.target
+    path, mark, query = target.decode("latin-1").partition("?")
+    return f"{path}?withheld" if mark and exchange.info is None and "token=" in query.lower() else path + mark + query
+
+
+def _entry(exchange: Exchange, kind: Kind, *, with_request: bool = False, with_response: bool = False) -> Entry:
+    payloads: list[bytes] = []
+    request_body = _request_payload(exchange, payloads) if with_request else None
+    response_body = _response_payload(exchange, payloads) if with_response else None
+    response = exchange.response
+    record = Record(
+        kind=kind,
+        call=exchange.audit_id,
+        at=timestamp(datetime.now(UTC)),
+        identity=describe_caller(exchange.identity) if exchange.identity else None,
+        what=_call(exchange),
+        client=Client(
+            exchange.wire.peer,
+            exchange.client.user_agent,
+            exchange.client.kubectl_command,
+            exchange.client.kubectl_session,
+        ),
+        decision=describe_decision(exchange.decision, exchange.mask_counts) if exchange.decision else None,
+        hold=describe_hold(exchange.hold) if exchange.hold else None,
+        refusal=describe_refusal(exchange.refusal) if exchange.refusal else None,
+        response=Answer(response.code, response.media_type, response.bytes_down) if response.code else None,
+        exec=_exec(exchange),
+        timing=_timing(exchange, kind),
+        streamed=response.streamed,
+        bytes_up=response.bytes_up,
+        bytes_down=response.bytes_down,
+        error=exchange.error,
+        request_body=request_body,
+        response_body=response_body,
+    )
+    return Entry(record, tuple(payloads))
+
+
+def _call(exchange: Exchange) -> Call:
+    uri = shown_uri(exchange)
+    return describe_call(exchange.info, uri) if exchange.info else Call(method=exchange.wire.method, uri=uri)
+
+
+def _request_payload(exchange: Exchange, payloads: list[bytes]) -> Payload | None:
+    if exchange.request_withheld:
+        return Payload(size=len(exchange.request_body), withheld=exchange.request_withheld)
+    return _payload(exchange.request_view, exchange.content_type, payloads)
+
+
+def _response_payload(exchange: Exchange, payloads: list[bytes]) -> Payload | None:
+    response = exchange.response
+    if exchange.refusal is not None and response.code:
+        return Payload(size=response.bytes_down, withheld="the answer was not let through")
+    return _payload(response.store_view or b"", response.media_type, payloads)
+
+
+def _payload(body: bytes, media_type: str, payloads: list[bytes]) -> Payload | None:
+    if not body:
+        return None
+    payloads.append(body)
+    return describe_payload(body, media_type)
+
+
+def _exec(exchange: Exchange) -> Exec | None:
+    info = exchange.info
+    if info is None or info.subresource not in {"exec", "attach"}:
+        return None
+    status = exchange.response.exit_status
+    command = tuple(value for name, value in info.query if name == "command")
+    return Exec(command=command, exit_code=status.code if status else None)
+
+
+def _timing(exchange: Exchange, kind: Kind) -> Timing:
+    now = monotonic()
+    is_over = kind is Kind.OUTCOME
+    sent = exchange.response.started_mono
+    return Timing(
+        received_at=timestamp(exchange.received_at),
+        total=_microseconds(now - exchange.received_mono) if is_over else None,
+        upstream=_microseconds(now - sent) if is_over and sent else None,
+        held=_microseconds(exchange.held_seconds) if exchange.held_seconds else None,
+    )
+
+
+def _microseconds(seconds: float) -> int:
+    return max(0, round(seconds * 1_000_000))

@@ -1,0 +1,89 @@
+"""One real cluster for all tests of this folder, built before the first of them and started when one asks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+FOLDER = Path(__file__).parent
+sys.path.insert(0, str(FOLDER))
+
+from testcluster import Assets, Cluster, ClusterError, GoMissing, Progress, find_assets  # noqa: E402
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterator
+
+    Admin = Callable[..., subprocess.CompletedProcess[str]]
+
+_BUILT = pytest.StashKey[Assets | ClusterError]()
+_VERSIONS = ("1.27", "1.29", "1.30", "1.33")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test of this folder."""
+    for item in items:
+        if item.path.is_relative_to(FOLDER):
+            item.add_marker("cluster")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build here, not in the fixture: the first build takes longer than any test may."""
+    wanted = any("cluster" in getattr(item, "fixturenames", ()) for item in session.items)
+    if not wanted or session.config.option.collectonly:
+        return
+    progress = _progress(session.config)
+    try:
+        session.config.stash[_BUILT] = find_assets(progress)
+    except ClusterError as error:
+        session.config.stash[_BUILT] = error
+    progress.done()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say in one line that the cluster's tests did not run, and why."""
+    outcome = config.stash.get(_BUILT, None)
+    if isinstance(outcome, GoMissing):
+        terminalreporter.write_line(f"tests/cluster did not run: {outcome}", yellow=True)
+
+
+def _progress(config: pytest.Config) -> Progress:
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    return Progress(lambda text: reporter.write(text, flush=True), reporter.isatty)
+
+
+@pytest.fixture(scope="session")
+def cluster(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A running cluster; it is the session's, so use a namespace of your own."""
+    outcome = pytestconfig.stash[_BUILT]
+    if isinstance(outcome, GoMissing) and not os.environ.get("CI"):
+        pytest.skip(str(outcome))
+    if isinstance(outcome, ClusterError):
+        pytest.fail(str(outcome), pytrace=False)
+    running = Cluster.start(tmp_path_factory.mktemp("cluster"), outcome)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def admin(cluster: Cluster) -> Admin:
+    """Run kubectl as the administrator, straight to the API server: admin("get", "pods", stdin="")."""
+    return cluster.run_kubectl
+
+
+@pytest.fixture(scope="session")
+def kubectls(cluster: Cluster) -> list[tuple[str, Path]]:
+    """(version, path) of the kubectls to try: the cluster's own, and those found beside the real `kubectl`.
+
+    Where `kubectl` is a dispatcher, as in the Google Cloud SDK, kubectl.1.27 and so on stand beside it.
+    """
+    found = [("built", cluster.kubectl)]
+    if on_path := shutil.which("kubectl"):
+        beside = Path(on_path).resolve().parent
+        found += [(version, beside / f"kubectl.{version}") for version in _VERSIONS]
+    return [(version, path) for version, path in found if path.is_file()]
