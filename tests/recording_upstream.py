@@ -10,12 +10,9 @@ import ssl
 import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from holdfast.certificates import make_authority
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TOKEN = "upstream-credential-5d1f0c7a"
 VERSION = b'{"major":"1","minor":"37","gitVersion":"v1.37.0"}'
@@ -34,7 +31,7 @@ class RecordingUpstream:
     def start(self) -> RecordingUpstream:
         """Listen on a free port."""
         now = datetime.now(UTC)
-        authority = make_authority("upstream", now=now, days=2)
+        authority = make_authority("upstream-ca", now=now, days=2)
         pair = authority.issue("upstream", hosts=("127.0.0.1",), now=now, days=2)
         self.ca_file = self.folder / "upstream-ca.crt"
         self.ca_file.write_bytes(authority.certificate_pem)
@@ -58,7 +55,7 @@ class RecordingUpstream:
 
     @staticmethod
     def _is_probe(request: bytes) -> bool:
-        return b"user-agent: holdfast" in request.lower()
+        return request.split(b" ")[1] in {b"/version", b"/apis/authentication.k8s.io/v1/selfsubjectreviews"}
 
     def _accept(self) -> None:
         while True:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from testcluster.errors import ClusterError
-from testcluster.progress import Progress
 
 from holdfast.errors import ConfigurationError
 from story.acts import Story
 from story.narrator import Narrator, is_terminal
 from story.stage import AGENT, ROOT, Stage
+from testcluster.errors import ClusterError
+from testcluster.progress import Progress
 
 
 def main(

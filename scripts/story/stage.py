@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from testcluster.building import find_assets
-from testcluster.cluster import Cluster
-from testcluster.processes import Process, free_ports, spawn
 
 from holdfast.credential.sources import open_source
 from holdfast.settings import Upstream
+from testcluster.building import find_assets
+from testcluster.cluster import Cluster
+from testcluster.processes import Process, free_ports, spawn
 
 ROOT = Path(__file__).parents[2]
 AUDIENCE = "holdfast"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from testcluster.processes import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -100,7 +101,16 @@ def test_exec_carries_three_megabytes_each_way(admin: Admin, namespace: str, she
 def test_exec_has_a_terminal_of_the_client_s_size(cluster: Cluster, namespace: str, shell: str) -> None:
     ours, theirs = os.openpty()
     termios.tcsetwinsize(theirs, (33, 101))
-    command = [cluster.kubectl, "--kubeconfig", cluster.admin_kubeconfig, "exec", "-it", "-n", namespace, shell]
+    command: list[str | Path] = [
+        cluster.kubectl,
+        "--kubeconfig",
+        cluster.admin_kubeconfig,
+        "exec",
+        "-it",
+        "-n",
+        namespace,
+        shell,
+    ]
     script = "sleep 1; stty size; read word; echo heard $word; exit 5"
     with subprocess.Popen([*command, "--", "sh", "-c", script], stdin=theirs, stdout=theirs, stderr=theirs) as child:
         os.close(theirs)
@@ -155,10 +165,11 @@ def web_port() -> Iterator[int]:
 def test_port_forward_reaches_a_port_of_this_machine(
     cluster: Cluster, namespace: str, shell: str, web_port: int
 ) -> None:
-    command = [cluster.kubectl, "--kubeconfig", cluster.admin_kubeconfig, "-n", namespace]
+    command: list[str | Path] = [cluster.kubectl, "--kubeconfig", cluster.admin_kubeconfig, "-n", namespace]
     command += ["port-forward", f"pod/{shell}", f":{web_port}"]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as forward:
         try:
+            assert forward.stdout is not None
             address = forward.stdout.readline().removeprefix("Forwarding from ").partition(" ")[0]
             for _ in range(3):
                 assert urllib.request.urlopen(f"http://{address}", timeout=10).read() == b"through the pod"
@@ -179,7 +190,16 @@ def test_what_runs_in_a_pod_ends_with_it(admin: Admin, namespace: str, tmp_path:
 
 def test_exec_ends_with_its_client(cluster: Cluster, namespace: str, shell: str, tmp_path: Path) -> None:
     file = tmp_path / "pid"
-    command = [cluster.kubectl, "--kubeconfig", cluster.admin_kubeconfig, "exec", "-n", namespace, shell, "--"]
+    command: list[str | Path] = [
+        cluster.kubectl,
+        "--kubeconfig",
+        cluster.admin_kubeconfig,
+        "exec",
+        "-n",
+        namespace,
+        shell,
+        "--",
+    ]
     with subprocess.Popen([*command, "sh", "-c", f"echo $$ > {file}; exec sleep 987"]) as client:
         wait_until(lambda: file.is_file() and file.read_text().endswith("\n"))
         process = psutil.Process(int(file.read_text()))
@@ -212,7 +232,7 @@ def test_a_service_account_has_its_role_and_no_more(cluster: Cluster, admin: Adm
     may = ["--server", cluster.server, "--certificate-authority", str(cluster.ca_file), "--token", token]
 
     def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [cluster.kubectl, "--kubeconfig", os.devnull, *may, "-n", namespace, *arguments]
+        command: list[str | Path] = [cluster.kubectl, "--kubeconfig", os.devnull, *may, "-n", namespace, *arguments]
         return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
     ok(ask("get", "pods"))
@@ -221,13 +241,27 @@ def test_a_service_account_has_its_role_and_no_more(cluster: Cluster, admin: Adm
 
 def test_old_and_new_kubectls_reach_it(cluster: Cluster, kubectls: list[tuple[str, Path]]) -> None:
     for version, path in kubectls:
-        command = [path, "--kubeconfig", cluster.admin_kubeconfig, "get", "namespace", "default", "-o", "name"]
+        command: list[str | Path] = [
+            path,
+            "--kubeconfig",
+            cluster.admin_kubeconfig,
+            "get",
+            "namespace",
+            "default",
+            "-o",
+            "name",
+        ]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         assert ok(done) == "namespace/default\n", version
 
 
-def test_two_clusters_stand_side_by_side(cluster: Cluster, tmp_path: Path) -> None:
+def test_two_clusters_stand_side_by_side_even_if_a_port_is_lost(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offers = iter([[cluster.port, *free_ports(2)], free_ports(3)])
+    monkeypatch.setattr("testcluster.cluster.free_ports", lambda _: next(offers))
     other = type(cluster).start(tmp_path, cluster.assets)
+    assert not list(offers)
     try:
         assert other.server != cluster.server
         ok(other.run_kubectl("create", "namespace", "only-there"))

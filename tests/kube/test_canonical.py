@@ -3,7 +3,7 @@
 from urllib.parse import quote, unquote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.errors import BadRequest
@@ -229,6 +229,7 @@ def targets(draw: st.DrawFn) -> bytes:
     return path.encode() or b"/"
 
 
+@settings(deadline=None)
 @given(targets())
 def test_an_accepted_target_decodes_to_what_is_classified_and_encodes_to_the_same_bytes(target: bytes) -> None:
     try:
@@ -247,6 +248,7 @@ def test_an_accepted_target_decodes_to_what_is_classified_and_encodes_to_the_sam
     )
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60).map(lambda tail: b"/api/v1/pods" + tail))
 def test_any_bytes_are_read_one_way_or_refused(target: bytes) -> None:
     try:

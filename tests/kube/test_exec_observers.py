@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.kube.channels import WebSocketExecObserver
@@ -75,7 +75,13 @@ def frame(payload: bytes, opcode: int = 2, fin: bool = True) -> bytes:
 PING, CLOSE = frame(b"\x03now", opcode=9), frame(struct.pack(">H", 1000), opcode=8)
 OPENING = b"".join(frame(bytes([channel])) for channel in range(5))
 
-PLAIN = OPENING + frame(b"\x01" + b"x" * 70000) + PING + frame(b"\x02\x03{}") + frame(b"\x03" + failure("7")) + CLOSE
+
+def plain(output: int) -> bytes:
+    stdout, stderr = frame(b"\x01" + b"x" * output), frame(b"\x02\x03{}")
+    return OPENING + stdout + PING + stderr + frame(b"\x03" + failure("7")) + CLOSE
+
+
+PLAIN = plain(output=66000)
 FRAGMENTED = (
     frame(b"\x01out", fin=False)
     + frame(b"\x03{not an error", opcode=0, fin=False)
@@ -187,18 +193,19 @@ def client_side(error_stream: int = 1, **extra: str) -> bytes:
         + client.syn_stream(error_stream, streamtype="error", **extra)
         + client.headers(error_stream, other="header")
         + client.syn_stream(error_stream + 2, streamtype="stdin")
-        + spdy_data(error_stream + 2, b"x" * 5000)
+        + spdy_data(error_stream + 2, b"x" * 500)
         + client.syn_stream(error_stream + 4, streamtype="stdout")
         + client.control(6, struct.pack(">I", 1))
     )
 
 
-def server_side(error_stream: int = 1, status: bytes = failure("7")) -> bytes:
+def server_side(error_stream: int = 1, output: int = 66000) -> bytes:
+    status = failure("7")
     server = SpdyClient()
     return (
         server.control(2, struct.pack(">I", error_stream) + server.block({}))
         + spdy_data(error_stream, b"")
-        + spdy_data(error_stream + 4, b"y" * 70000)
+        + spdy_data(error_stream + 4, b"y" * output)
         + spdy_data(error_stream, status[:15])
         + spdy_data(error_stream + 4, SUCCESS)
         + spdy_data(error_stream, status[15:])
@@ -294,9 +301,10 @@ OBSERVERS: list[Callable[[], ExecObserver]] = [
     lambda: WebSocketExecObserver("v4.base64.channel.k8s.io"),
     SpdyExecObserver,
 ]
-STREAMS = [b"", PLAIN, FRAGMENTED, BASE64, client_side(), server_side()]
+STREAMS = [b"", plain(output=300), FRAGMENTED, BASE64, client_side(), server_side(output=300)]
 
 
+@settings(deadline=None)
 @given(st.sampled_from(OBSERVERS), st.data())
 def test_no_bytes_make_an_observer_raise_and_chunks_do_not_matter(
     make: Callable[[], ExecObserver], data: st.DataObject

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.errors import BadRequest, HeadersTooLarge
@@ -220,6 +220,7 @@ names = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(names, st.binary(max_size=20)), max_size=6))
 def test_whatever_comes_in_only_clean_listed_fields_go_out(fields: Fields) -> None:
     try:

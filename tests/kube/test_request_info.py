@@ -179,6 +179,8 @@ SELECTORS = {
     "metadata.name=name1&limit=" + "9" * 5000: "",
     "metadata.name=name1&limit=" + "0" * 5000 + "9": "name1",
     "metadata.name=name1&limit=-1": "name1",
+    "metadata.name=name1&limit=-9223372036854775808": "name1",
+    "metadata.name=name1&limit=-9223372036854775809": "",
 }
 
 

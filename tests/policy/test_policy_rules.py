@@ -120,7 +120,7 @@ FIELD_FAULTS = {
     ),
     "bad rule name": (
         rule(name="Read_Pods"),
-        "rules.0.name: found 'Read_Pods'; expected: string should match pattern '^[a-z0-9-]{1,63}$'.",
+        "rules.0.name: found 'Read_Pods'; expected: string should match pattern '^[a-z0-9][a-z0-9-]{0,62}$'.",
     ),
     "unknown effect": (
         rule(effect="audit"),

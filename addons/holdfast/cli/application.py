@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -96,5 +97,8 @@ def main() -> None:
     except Exception as fault:
         if sys.flags.dev_mode:
             raise
-        typer.echo(f"holdfast: failed with {type(fault).__name__}, which is a fault of Holdfast itself: {fault}", err=True)
+        # Without the fault's own message, which may quote a body or a token.
+        where = traceback.extract_tb(fault.__traceback__)[-1]
+        place = f"{where.name}, {where.filename}:{where.lineno}"
+        typer.echo(f"holdfast: failed with {type(fault).__name__} in {place}: a fault of Holdfast itself.", err=True)
         sys.exit(1)

@@ -24,9 +24,7 @@ TIMEOUT_SECONDS = 10
 
 StateDir = Annotated[Path, typer.Option("--state-dir", metavar="DIR", help="Folder of its CA, certificate and URL.")]
 
-app = typer.Typer(
-    help="An OIDC issuer for development: it gives anyone a token in any name.", invoke_without_command=True
-)
+app = typer.Typer(invoke_without_command=True)
 
 
 @app.callback()
@@ -134,7 +132,9 @@ def _ask(state_dir: Path, wanted: dict[str, Any]) -> str:
 
     try:
         url = (state_dir / URL_FILE).read_text().strip()
-        with httpx.Client(verify=_trust(state_dir / AUTHORITY_FILE), timeout=TIMEOUT_SECONDS, trust_env=False) as client:
+        with httpx.Client(
+            verify=_trust(state_dir / AUTHORITY_FILE), timeout=TIMEOUT_SECONDS, trust_env=False
+        ) as client:
             response = client.post(f"{url}/token", json=wanted)
             answer = response.json()
     except (OSError, ValueError, httpx.HTTPError) as error:

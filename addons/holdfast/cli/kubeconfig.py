@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from pathlib import Path
+from pathlib import Path  # noqa: TC003  typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
@@ -43,7 +43,7 @@ def kubeconfig(
       kubectl --kubeconfig agent.kubeconfig get pods
     """
     settings = read_settings(config)
-    from holdfast.hooks.gateway import listener_certificates
+    from holdfast.hooks.listener import listener_certificates
 
     document = build_kubeconfig(
         cluster=settings.cluster,

@@ -32,7 +32,9 @@ class Output(enum.StrEnum):
 
 def show_safely(text: str) -> str:
     """Return `text` with everything a terminal would obey, new lines and tabs aside, shown as its escape."""
-    return "".join(character if character.isprintable() or character in "\n\t" else _escape(character) for character in text)
+    return "".join(
+        character if character.isprintable() or character in "\n\t" else _escape(character) for character in text
+    )
 
 
 def show_on_one_line(text: str) -> str:

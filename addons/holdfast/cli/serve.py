@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from holdfast.cli.options import ConfigFile, read_settings
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from holdfast.settings import Settings
 
 
 def serve(
@@ -31,10 +25,9 @@ def serve(
       holdfast serve --config holdfast.yaml
     """
     settings = read_settings(config)
-    _name_for_children(config)
     from holdfast.hooks.serve import run
 
-    raise typer.Exit(run(_without_console(settings) if no_console else settings))
+    raise typer.Exit(run(settings, config_file=config, console=False if no_console else None))
 
 
 def console(
@@ -53,7 +46,7 @@ def console(
     """
     settings = read_settings(config)
     from holdfast.console.server import run
-    from holdfast.hooks.gateway import listener_certificates
+    from holdfast.hooks.listener import listener_certificates
 
     certificates = listener_certificates(settings)
     run(
@@ -63,14 +56,3 @@ def console(
         ready=lambda url: typer.echo(f"ready {url}"),
         exit_with_parent=exit_with_parent,
     )
-
-
-def _name_for_children(config: Path | None) -> None:
-    """Let the child processes find the settings file that this one was given."""
-    if config is not None:
-        os.environ["HOLDFAST_CONFIG"] = str(config.absolute())
-
-
-def _without_console(settings: Settings) -> Settings:
-    approvals = settings.approvals.model_copy(update={"embedded": False})
-    return settings.model_copy(update={"approvals": approvals})

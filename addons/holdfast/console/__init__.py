@@ -1,7 +1,7 @@
 """The approvals API: where held calls are seen and decided. A process of its own, never on the path of a request.
 
-    views        who may see a hold, and how it looks in JSON
-    decisions    a decision: checked, made durable as a record, then put into effect
-    application  the HTTP side: routes, authentication, errors as Status
-    server       uvicorn over TLS; lives and dies with its parent where it has one
+views        who may see a hold, and how it looks in JSON
+decisions    a decision: checked, made durable as a record, then put into effect
+application  the HTTP side: routes, authentication, errors as Status
+server       uvicorn over TLS; lives and dies with its parent where it has one
 """

@@ -12,8 +12,6 @@ CORS headers, so a web page elsewhere can do nothing in a person's name.
 
 from __future__ import annotations
 
-import logging
-import traceback
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -35,8 +33,6 @@ if TYPE_CHECKING:
 
 LARGEST_BODY = 16 << 10
 NO_STORE = {"Cache-Control": "no-store"}
-
-logger = logging.getLogger(__name__)
 
 
 class Authenticating(Protocol):
@@ -70,9 +66,9 @@ class ApprovalsAPI:
                 Route("/v1/holds/{id}/deny", self._deny, methods=["POST"]),
             ],
             exception_handlers={
-                HoldfastError: _answer_refusal,
+                HoldfastError: _answer_error,
                 HTTPException: _answer_http_exception,
-                Exception: _answer_fault,
+                Exception: _answer_error,
             },
         )
 
@@ -94,9 +90,7 @@ class ApprovalsAPI:
     async def _decide(self, request: Request, *, approve: bool) -> JSONResponse:
         by = await self._identify(request)
         statement = await _read_statement(request)
-        decided = await self._decisions.decide(
-            by, request.path_params["id"], approve=approve, reason=statement.reason
-        )
+        decided = await self._decisions.decide(by, request.path_params["id"], approve=approve, reason=statement.reason)
         return _answer(render_hold(decided, by))
 
     async def _identify(self, request: Request) -> Identity:
@@ -135,8 +129,8 @@ def _answer(content: Any) -> JSONResponse:
     return JSONResponse(content, headers=NO_STORE)
 
 
-def _answer_refusal(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HoldfastError)
+def _answer_error(request: Request, error: Exception) -> Response:
+    refusal = error if isinstance(error, HoldfastError) else Internal("the approvals API failed; see its log")
     headers = dict(NO_STORE)
     if refusal.code == 401:
         headers["WWW-Authenticate"] = "Bearer"
@@ -151,7 +145,3 @@ def _answer_http_exception(request: Request, error: Exception) -> Response:
     reason = {404: "NotFound", 405: "MethodNotAllowed"}.get(code, "BadRequest")
     status = Internal(f"{request.method} {request.url.path}: there is no such endpoint").status()
     return JSONResponse(status | {"reason": reason, "code": code}, status_code=code, headers=NO_STORE)
-
-
-def _answer_fault(request: Request, error: Exception) -> Response:
-    return _answer_refusal(request, Internal("the approvals API failed; nothing was decided"))

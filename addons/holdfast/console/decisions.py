@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from holdfast.exchange import Hold, HoldState, Identity
 
 LONGEST_REASON = 1000
+LONGEST_LIST = 1000
+"""How many of the latest holds are looked through for those that a person may see."""
 
 
 class Appender(Protocol):
@@ -45,7 +47,7 @@ class Decisions:
 
     async def list(self, viewer: Identity, states: frozenset[HoldState] | None) -> list[Hold]:
         """Return the holds in these states, or in any, that `viewer` may see. Raises Unavailable."""
-        found = await asyncio.to_thread(self._holds.list, states)
+        found = await asyncio.to_thread(self._holds.list, states, LONGEST_LIST)
         return [hold for hold in found if may_see(hold, viewer)]
 
     async def get(self, viewer: Identity, hold_id: str) -> Hold:

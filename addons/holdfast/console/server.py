@@ -46,8 +46,6 @@ ORPHAN_SECONDS = 10
 
 LARGEST_CONCURRENCY = 256
 
-logger = logging.getLogger(__name__)
-
 
 def run(
     settings: Settings,

@@ -59,9 +59,7 @@ def _open_client(source: CredentialSource) -> httpx.AsyncClient:
 async def _ask(
     client: httpx.AsyncClient, source: CredentialSource, method: str, path: str, body: object = None
 ) -> httpx.Response:
-    response = await client.request(
-        method, path, json=body, extensions={"sni_hostname": source.target.server_name}
-    )
+    response = await client.request(method, path, json=body, extensions={"sni_hostname": source.target.server_name})
     if response.status_code == httpx.codes.UNAUTHORIZED:
         raise _refused(source)
     return response

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, IO
 from urllib.parse import quote
 
 from mitmproxy import http
@@ -17,8 +17,6 @@ from mitmproxy.connection import Client, Server
 from mitmproxy.io import FlowWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from holdfast.audit.record import Record
     from holdfast.audit.store import CallStory
 
@@ -29,7 +27,7 @@ REFUSED_MARK = ":no_entry:"
 class FlowFile:
     """Writes calls, one flow each; `cluster` stands for the host that was asked."""
 
-    def __init__(self, stream: BinaryIO, cluster: str) -> None:
+    def __init__(self, stream: IO[bytes], cluster: str) -> None:
         self._writer = FlowWriter(stream)
         self._host = quote(cluster, safe="-._")
 

@@ -10,24 +10,21 @@ import asyncio
 import logging
 import os
 import secrets
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
-
-from cryptography import x509
 
 from holdfast.approval.store import HoldStore
 from holdfast.approval.waiting import HoldDesk
 from holdfast.audit.store import AuditStore
 from holdfast.audit.writer import AuditWriter
-from holdfast.certificates import Authority, make_authority, write_private
+from holdfast.certificates import write_private
 from holdfast.credential.layer import Wire
 from holdfast.credential.probe import probe_upstream
 from holdfast.credential.sources import CredentialSource, open_source
 from holdfast.database import Database
 from holdfast.errors import ConfigurationError
+from holdfast.hooks.listener import ListenerCertificates, listener_certificates, make_private_folder
 from holdfast.hooks.taps import open_upgrade_tap
 from holdfast.identity.authenticator import Authenticator
 from holdfast.masking.fingerprint import Fingerprinter
@@ -35,22 +32,11 @@ from holdfast.masking.plan import compile_plan
 from holdfast.policy.authorizer import Policy, load_policies
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from holdfast.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-SERVING_DAYS = 365
-AUTHORITY_DAYS = 3650
-RENEW_DAYS = 30
-
-
-@dataclass(frozen=True, slots=True)
-class ListenerCertificates:
-    """What callers see: chain and key as files, and the authority that they verify it with (PEM)."""
-
-    certificate: Path
-    private_key: Path
-    authority_pem: bytes
 
 
 class Gateway:
@@ -76,9 +62,10 @@ class Gateway:
     def open(self) -> None:
         """Read policies, credential, certificates and the database."""
         settings = self.settings
+        make_private_folder(settings.state_dir)
         self.policy = load_policies(settings.policies)
         for mask in self.policy.masks:
-            compile_plan((mask,))
+            compile_plan((mask.mask,))
         self.source = open_source(settings.upstream)
         self.certificates = listener_certificates(settings)
         self.fingerprints = Fingerprinter(_mask_key(settings.mask_key_file))
@@ -136,49 +123,6 @@ class Gateway:
             await asyncio.sleep(0.05)
 
 
-def listener_certificates(settings: Settings) -> ListenerCertificates:
-    """The configured certificate, or one that we make (and renew) under `stateDir`."""
-    listen = settings.listen
-    if listen.certificate is not None and listen.private_key is not None:
-        authority = listen.certificate_authority or listen.certificate
-        return ListenerCertificates(listen.certificate, listen.private_key, _read(authority))
-    folder = settings.state_dir / "listener"
-    own = _own_authority(folder)
-    made = ListenerCertificates(folder / "tls.crt", folder / "tls.key", own.certificate_pem)
-    if not _is_current(made.certificate, listen.hosts):
-        now = datetime.now(UTC)
-        pair = own.issue("holdfast", hosts=listen.hosts, now=now, days=SERVING_DAYS)
-        write_private(made.certificate, pair.certificate_pem)
-        write_private(made.private_key, pair.key_pem)
-    return made
-
-
-def listener_bundle(settings: Settings, certificates: ListenerCertificates) -> Path:
-    """Key and chain in one file, as mitmproxy wants them."""
-    file = settings.state_dir / "listener" / "bundle.pem"
-    write_private(file, _read(certificates.private_key) + _read(certificates.certificate))
-    return file
-
-
-def _own_authority(folder: Path) -> Authority:
-    certificate_file, key_file = folder / "ca.crt", folder / "ca.key"
-    if certificate_file.exists() and key_file.exists():
-        return Authority.load(certificate_file.read_bytes(), key_file.read_bytes())
-    made = make_authority("holdfast", now=datetime.now(UTC), days=AUTHORITY_DAYS)
-    write_private(certificate_file, made.certificate_pem)
-    write_private(key_file, made.key_pem)
-    return made
-
-
-def _is_current(file: Path, hosts: tuple[str, ...]) -> bool:
-    if not file.exists():
-        return False
-    certificate = x509.load_pem_x509_certificate(file.read_bytes())
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    covered = {str(name.value) for name in names}
-    return covered >= set(hosts) and (certificate.not_valid_after_utc - datetime.now(UTC)).days > RENEW_DAYS
-
-
 def _mask_key(file: Path) -> bytes:
     if not file.exists():
         write_private(file, secrets.token_bytes(32))
@@ -186,10 +130,3 @@ def _mask_key(file: Path) -> bytes:
     if len(key) != 32:
         raise ConfigurationError(f"{file}: expected 32 bytes, found {len(key)}; restore it or remove it.")
     return key
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"{file}: cannot be read: {error.strerror}.") from error

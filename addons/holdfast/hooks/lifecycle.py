@@ -18,7 +18,7 @@ from mitmproxy.proxy import mode_servers
 from holdfast.credential.layer import GatewayProxy
 from holdfast.errors import ConfigurationError
 from holdfast.hooks.connection import GatewayConnectionHandler
-from holdfast.hooks.gateway import listener_bundle
+from holdfast.hooks.listener import listener_bundle
 
 if TYPE_CHECKING:
     from mitmproxy.proxy.context import Context

@@ -65,7 +65,7 @@ class Masked:
 
     async def _view_request(self, exchange: Exchange) -> None:
         plan = plan_of(exchange)
-        if plan is None or plan.root is None:
+        if plan is None or plan.fields is None:
             exchange.request_view = exchange.request_body
             return
         mask = mask_json_patch if is_json_patch(exchange.content_type) else mask_object
@@ -77,7 +77,7 @@ class Masked:
             exchange.request_view = masked.store
 
     async def _refuse_mask(self, exchange: Exchange) -> None:
-        place = await asyncio.to_thread(find_mask, exchange.request_body, exchange.content_type)
+        place = await asyncio.to_thread(find_mask, exchange.request_body)
         if place is not None:
             raise Invalid(
                 f"{place} holds a mask (masked:v1:...), not the value that it stands for: writing it would destroy "
@@ -112,7 +112,7 @@ def _response_masker(exchange: Exchange, plan: Plan) -> Callable[[bytes, Plan, V
     media_type = exchange.response.media_type
     if is_json(media_type):
         return mask_json
-    if media_type.startswith("text/") or (plan.root is None and not is_yaml(media_type)):
+    if media_type.startswith("text/") or (plan.fields is None and not is_yaml(media_type)):
         return mask_text
     raise BadGateway(
         f"the API server answered in {media_type or 'an unnamed media type'}, in which what must be masked cannot be "

@@ -77,7 +77,7 @@ class Streamed:
 
     def _needs_whole(self, exchange: Exchange) -> bool:
         plan = plan_of(exchange)
-        return plan is not None and plan.root is not None and not exchange.response.media_type.startswith("text/")
+        return plan is not None and plan.fields is not None and not exchange.response.media_type.startswith("text/")
 
     def _check_whole(self, length: int) -> None:
         limit = self.gateway.settings.limits.masked_buffer_bytes
@@ -103,7 +103,7 @@ class Streamed:
         views = views_of(self.gateway, exchange)
         if exchange.info is not None and exchange.info.verb == "watch" and is_json(exchange.response.media_type):
             return WatchMasker(plan, views)
-        if plan.root is None or exchange.response.media_type.startswith("text/"):
+        if plan.fields is None or exchange.response.media_type.startswith("text/"):
             return LineMasker(plan, views)
         raise BadGateway(
             f"the API server answered with a stream of {exchange.response.media_type!r}, in which what must be masked "

@@ -119,7 +119,9 @@ def _decode_segment(raw: bytes) -> str:
 def _check_spelling(raw: str, segment: str) -> None:
     spelling = quote(segment, safe=_GO_UNESCAPED)
     if raw != spelling and raw != quote(segment, safe=""):
-        raise BadRequest(f"The path segment {raw!r} has another spelling: write it as {spelling!r}.")
+        raise BadRequest(
+            f"The path segment {_shortened(raw)} has another spelling: write it as {_shortened(spelling)}."
+        )
 
 
 def _decode_query(raw: bytes) -> tuple[tuple[str, str], ...]:
@@ -160,5 +162,5 @@ def _unescape(raw: bytes, place: str) -> str:
         raise BadRequest(f"The {place} holds escapes that are not UTF-8: encode the text as UTF-8 first.") from error
 
 
-def _shortened(name: str) -> str:
-    return repr(name if len(name) <= 40 else name[:37] + "...")
+def _shortened(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")

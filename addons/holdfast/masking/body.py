@@ -2,9 +2,8 @@
 
 Both views are spliced from the bytes that came: white space, key order, numbers of any size, escapes and
 unknown fields stay as they are wherever no rule reaches. Only the objects on the way to a masked field are
-decoded, each into its keys and the undecoded bytes of its values. A value's place follows from going through
-its siblings in order, and is checked against its bytes, so an object that says a key twice (where two readers
-may see two values) does not come out even and is refused, as is everything that cannot be read as JSON.
+decoded, each into its keys and the undecoded bytes of its values (`spans`); one that says a key twice is
+refused there, as is everything that cannot be read as JSON.
 
 What an answer is made of is told by its own `kind`: an object, a list of them (`items`), a Table
 (`rows[*].object`; apimachinery `pkg/apis/meta/v1/types.go`), or a Status, which is left alone. The copy of an
@@ -15,47 +14,42 @@ object in its `last-applied-configuration` is opened and masked by the same rule
 from __future__ import annotations
 
 import binascii
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Raw
 
 from holdfast.errors import BadGateway
 from holdfast.masking.fingerprint import Views, is_mask
-from holdfast.masking.plan import FieldPlan, Plan
+from holdfast.masking.spans import UNREADABLE, Members, Spans, Unsafe, decode_members, decode_text
 from holdfast.masking.states import FieldRule, State
+
+if TYPE_CHECKING:
+    from holdfast.masking.plan import FieldPlan, Plan
 
 _DEEPEST = 128
 """Levels of nesting that are followed; Kubernetes' own types stay below 40."""
 
-_LEFT_BRACE, _LEFT_BRACKET, _QUOTE, _COMMA, _NULL = b'{[",n'
+_LEFT_BRACE, _LEFT_BRACKET, _QUOTE, _NULL = b'{["n'
 _CONTAINERS = b"{["
-_OTHER_SPELLINGS = (b"\\u", b"\\/")
-_WHITE_SPACE = b" \t\r\n"
-_KEY = re.compile(rb'[ \t\r\n]*("(?:[^"\\]|\\.)*")[ \t\r\n]*:')
 _STANDARD_ALPHABET = bytes.maketrans(b"-_", b"+/")
-_EMPTY = Raw(b"{}")
+_NONE = Raw(b"null")
 
 type _Path = tuple[str | int, ...]
-type _Members = dict[str, Raw]
 
 
 class _ObjectMeta(msgspec.Struct):
     """Of `ObjectMeta`, what tells one object from another."""
 
-    name: str = ""
-    namespace: str = ""
+    name: str | None = None
+    namespace: str | None = None
 
 
-_metadata_of = msgspec.json.Decoder(_ObjectMeta).decode
-_members_of = msgspec.json.Decoder(dict[str, Raw]).decode
-_elements_of = msgspec.json.Decoder(list[Raw]).decode
-_text_of = msgspec.json.Decoder(str).decode
-_bytes_of = msgspec.json.Decoder(bytes).decode
-_encoded = msgspec.json.encode
+_decode_metadata = msgspec.json.Decoder(_ObjectMeta | None).decode
+_decode_bytes = msgspec.json.Decoder(bytes).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +93,8 @@ def _mask(body: bytes, plan: Plan, views: Views, walk_from: Callable[[_Walk, Raw
         return MaskedBody(body, body, {})
     walk = _Walk(body, plan.fields, views)
     try:
-        walk_from(walk, *walk.document())
-    except _UNREADABLE as error:
+        walk_from(walk, *walk.spans.document())
+    except UNREADABLE as error:
         raise BadGateway(
             "The body could not be read as JSON, so what must be masked in it could not be found "
             f"({_why(error)}); expected one JSON document without repeated keys. It was withheld."
@@ -108,15 +102,8 @@ def _mask(body: bytes, plan: Plan, views: Views, walk_from: Callable[[_Walk, Raw
     return walk.result()
 
 
-class _Unsafe(Exception):
-    """The document is JSON, but what is masked in it would not be certain; the message has none of it."""
-
-
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, IndexError, _Unsafe)
-
-
 def _why(error: Exception) -> str:
-    if isinstance(error, _Unsafe):
+    if isinstance(error, Unsafe):
         return str(error)
     return "it is nested too deeply" if isinstance(error, RecursionError) else "it is malformed"
 
@@ -125,6 +112,7 @@ class _Walk:
     """One pass over `body`: both views grow side by side up to `_done`, the end of what was copied or masked."""
 
     def __init__(self, body: bytes, fields: FieldPlan, views: Views) -> None:
+        self.spans = Spans(body)
         self._body = body
         self._fields = fields
         self._views = views
@@ -132,12 +120,8 @@ class _Walk:
         self._caller: list[bytes] = []
         self._store: list[bytes] = []
         self._counts: Counter[str] = Counter()
-        self._metadata = _EMPTY
+        self._metadata = _NONE
         self._place: bytes | None = None
-
-    def document(self) -> tuple[Raw, int]:
-        """Return the whole document and where it begins."""
-        return Raw(self._body.strip(_WHITE_SPACE)), self._past_space(0)
 
     def result(self) -> MaskedBody:
         """Return both views; the body itself where nothing was masked."""
@@ -146,14 +130,12 @@ class _Walk:
         rest = self._body[self._done :]
         return MaskedBody(b"".join((*self._caller, rest)), b"".join((*self._store, rest)), dict(self._counts))
 
-    # What a document is made of.
-
     def answer(self, raw: Raw, at: int) -> None:
         """Mask whatever `raw`, which begins at `at`, says it is."""
-        members = _members_of(raw)
+        members = decode_members(raw)
         match _shape(members):
             case "Status":
-                self._each("", self.object, raw, at, members)
+                self._each(None, self.object, raw, at, members)
             case "Table":
                 self._each("rows", self._row, raw, at, members)
             case "List":
@@ -167,14 +149,14 @@ class _Walk:
 
     def patch(self, raw: Raw, at: int) -> None:
         """Mask the values of a JSON Patch."""
-        for operation, place in self._elements(raw, at):
+        for operation, place in self.spans.elements(raw, at):
             self._one("value", self._hide, operation, place)
 
     def object(self, raw: Raw, at: int) -> None:
         """Mask one API object."""
-        members = _members_of(raw)
-        self._metadata, self._place = members.get("metadata", _EMPTY), None
-        self._descend(self._members(raw, at, members), self._fields.root, ())
+        members = decode_members(raw)
+        self._metadata, self._place = members.get("metadata", _NONE), None
+        self._descend(self.spans.members(raw, at, members), self._fields.root, ())
 
     def _item(self, raw: Raw, at: int) -> None:
         if not self._is_barren(raw, at, self._fields.root):
@@ -187,17 +169,15 @@ class _Walk:
         self._visit(raw, at, State(rule=self._fields.everything), ("value",))
 
     def _one(self, name: str, mask: Callable[[Raw, int], None], raw: Raw, at: int) -> None:
-        for key, member, place in self._members(raw, at, _members_of(raw)):
-            if key == name and self._body[place] != _NULL:
+        for key, member, place in self.spans.members(raw, at, decode_members(raw)):
+            if key == name and self.spans.body[place] != _NULL:
                 mask(member, place)
 
-    def _each(self, name: str, mask: Callable[[Raw, int], None], raw: Raw, at: int, members: _Members) -> None:
-        for key, member, place in self._members(raw, at, members):
-            if key == name and self._body[place] != _NULL:
-                for element, begin in self._elements(member, place):
+    def _each(self, name: str | None, mask: Callable[[Raw, int], None], raw: Raw, at: int, members: Members) -> None:
+        for key, member, place in self.spans.members(raw, at, members):
+            if key == name and self.spans.body[place] != _NULL:
+                for element, begin in self.spans.elements(member, place):
                     mask(element, begin)
-
-    # The way down.
 
     def _descend(self, members: Iterator[tuple[str, Raw, int]], state: State, path: _Path) -> None:
         for key, member, place in members:
@@ -212,7 +192,7 @@ class _Walk:
         if first in _CONTAINERS and self._is_barren(raw, at, state):
             return
         if first == _LEFT_BRACE:
-            self._descend(self._members(raw, at, _members_of(raw)), state, path)
+            self._descend(self.spans.members(raw, at, decode_members(raw)), state, path)
         elif first == _LEFT_BRACKET:
             self._visit_elements(raw, at, state, path)
         elif state.rule is not None and first != _NULL:
@@ -221,16 +201,13 @@ class _Walk:
             self._open(raw, at, path)
 
     def _visit_elements(self, raw: Raw, at: int, state: State, path: _Path) -> None:
-        for index, (element, place) in enumerate(self._elements(raw, at)):
+        for index, (element, place) in enumerate(self.spans.elements(raw, at)):
             child = state.elements.get(index, state.other)
             if not child.is_dead:
                 self._visit(element, place, child, (*path, index))
 
     def _is_barren(self, raw: Raw, at: int, state: State) -> bool:
-        """Whether none of the keys that `state` needs is below, in any spelling; a quick look at the bytes."""
-        end = at + len(raw)
-        find = self._body.find
-        return bool(state.needs) and all(find(sign, at, end) < 0 for sign in (*state.needs, *_OTHER_SPELLINGS))
+        return bool(state.needs) and self.spans.has_none_of(state.needs, raw, at)
 
     def _open(self, raw: Raw, at: int, path: _Path) -> None:
         """Mask the object inside a string; the whole string if it holds none.
@@ -238,22 +215,22 @@ class _Walk:
         Anyone who may annotate writes this string. So its own `metadata` binds nothing, and its masks differ
         from the live object's: they would show whether a guess written here is the value there.
         """
-        inside = _Walk(_text_of(raw).encode(), self._fields, self._views)
+        inside = _Walk(decode_text(raw).encode(), self._fields, self._views)
         inside._place = self._bound()
         try:
-            text, begin = inside.document()
-            inside._descend(inside._members(text, begin, _members_of(text)), self._fields.root, path)
-        except _UNREADABLE:
+            text, begin = inside.spans.document()
+            inside._descend(inside.spans.members(text, begin, decode_members(text)), self._fields.root, path)
+        except UNREADABLE:
             self._replace(raw, at, self._fields.everything, path)
             return
         opened = inside.result()
         if opened.counts:
             self._counts.update(opened.counts)
-            self._splice(raw, at, _encoded(opened.caller.decode()), _encoded(opened.store.decode()))
+            self._splice(raw, at, *(msgspec.json.encode(view.decode()) for view in (opened.caller, opened.store)))
 
     def _replace(self, raw: Raw, at: int, rule: FieldRule, path: _Path) -> None:
         value = _decoded(raw) if rule.base64 else _plain(raw)
-        if is_mask(value):
+        if is_mask(value, self._fields.names):
             return
         caller, store = self._views.masks(rule.name, value, self._bound(), path)
         quoted = _quoted_base64 if rule.base64 else _quoted
@@ -268,81 +245,30 @@ class _Walk:
 
     def _bound(self) -> bytes:
         if self._place is None:
-            metadata = _metadata_of(self._metadata)
-            self._place = self._views.place(metadata.namespace, metadata.name)
+            metadata = _decode_metadata(self._metadata) or _ObjectMeta()
+            self._place = self._views.place(metadata.namespace or "", metadata.name or "")
         return self._place
 
-    # Where values are.
 
-    def _members(self, raw: Raw, at: int, members: _Members) -> Iterator[tuple[str, Raw, int]]:
-        """Yield key, value and place of each of the `members` decoded from `raw`, which begins at `at`."""
-        here = at + 1
-        for key, value in members.items():
-            here = self._checked(value, self._past_key(here, key))
-            yield key, value, here
-            here = self._past_comma(here + len(value))
-        self._check_end(here, raw, at)
-
-    def _elements(self, raw: Raw, at: int) -> Iterator[tuple[Raw, int]]:
-        """Yield value and place of each element of `raw`, which begins at `at`."""
-        here = at + 1
-        for value in _elements_of(raw):
-            here = self._checked(value, here)
-            yield value, here
-            here = self._past_comma(here + len(value))
-        self._check_end(here, raw, at)
-
-    def _checked(self, value: Raw, here: int) -> int:
-        """Return where `value` begins, at `here` or after white space; it must be what is there."""
-        if self._body[here] in _WHITE_SPACE:
-            here = self._past_space(here)
-        if not self._body.startswith(bytes(value), here):
-            raise _Unsafe("a key is repeated")
-        return here
-
-    def _check_end(self, here: int, raw: Raw, at: int) -> None:
-        if self._past_space(here) != at + len(raw) - 1:
-            raise _Unsafe("a key is repeated")
-
-    def _past_key(self, here: int, key: str) -> int:
-        spelled = _encoded(key) + b":"
-        if self._body.startswith(spelled, here):
-            return here + len(spelled)
-        found = _KEY.match(self._body, here)
-        if found is None or _text_of(found[1]) != key:
-            raise _Unsafe("a key is repeated")
-        return found.end()
-
-    def _past_comma(self, here: int) -> int:
-        if self._body[here] == _COMMA:
-            return here + 1
-        here = self._past_space(here)
-        return here + 1 if self._body[here] == _COMMA else here
-
-    def _past_space(self, here: int) -> int:
-        while self._body[here] in _WHITE_SPACE:
-            here += 1
-        return here
-
-
-def _shape(members: _Members) -> str:
+def _shape(members: Members) -> str:
     """Return Status, Table or List for apimachinery's own kinds, an empty string for an object.
 
-    A list has no name (`ListMeta`), an object always has one, so a custom resource called AllowList is one.
+    The kind of a list may be any word (a custom resource's `listKind`), but no list has a name (`ListMeta`) and
+    every object has one, so that a custom resource that has `items` of its own is none.
     """
-    kind, version = (_text_of(members[key]) if key in members else "" for key in ("kind", "apiVersion"))
+    kind, version = (decode_text(members[key]) if key in members else "" for key in ("kind", "apiVersion"))
     if kind == "Status" and version == "v1":
         return "Status"
     if kind == "Table" and version.startswith("meta.k8s.io/"):
         return "Table"
-    is_list = kind.endswith("List") and "items" in members and not _metadata_of(members.get("metadata", _EMPTY)).name
-    return "List" if is_list else ""
+    metadata = _decode_metadata(members.get("metadata", _NONE))
+    return "List" if "items" in members and not (metadata and metadata.name) else ""
 
 
 def _plain(raw: Raw) -> bytes:
     """Return what the fingerprint of a scalar is made from: a string's text, anything else as it is written."""
     try:
-        return _text_of(raw).encode()
+        return decode_text(raw).encode()
     except (msgspec.DecodeError, UnicodeDecodeError):
         return bytes(raw)
 
@@ -350,7 +276,7 @@ def _plain(raw: Raw) -> bytes:
 def _decoded(raw: Raw) -> bytes:
     """Return what a base64 string decodes to, in any spelling: padded or not, URL-safe, wrapped."""
     try:
-        return _bytes_of(raw)
+        return _decode_bytes(raw)
     except msgspec.DecodeError:
         text = _plain(raw)
     try:

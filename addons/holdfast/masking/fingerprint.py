@@ -17,26 +17,30 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from holdfast.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
 PREFIX = b"masked:v1:"
 """How every mask begins."""
 
-MASK = re.compile(rb"masked:v1:[A-Za-z0-9][A-Za-z0-9._-]{0,62}:[0-9a-f]{16}(?![0-9a-f])")
+MASK = re.compile(rb"masked:v1:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,62}):[0-9a-f]{16}(?![0-9a-f])")
 """One whole mask."""
 
 _DIGITS = 16
 _SHORTEST_KEY = 32
 
 
-def is_mask(value: bytes) -> bool:
-    """Whether `value` is a mask and nothing else, so that it is not masked again."""
-    return value.startswith(PREFIX) and MASK.fullmatch(value) is not None
+def is_mask(value: bytes, names: Collection[str]) -> bool:
+    """Whether `value` is a mask of one of `names` and nothing else, so that it is not masked again."""
+    found = MASK.fullmatch(value) if value.startswith(PREFIX) else None
+    return found is not None and found["name"].decode() in names
 
 
 @dataclass(frozen=True, slots=True)

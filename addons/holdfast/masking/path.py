@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import enum
 
-from jsonpath_ng import jsonpath, parse
+from jsonpath_ng import jsonpath
 from jsonpath_ng.exceptions import JSONPathError
+from jsonpath_ng.parser import parse
 
 
 class Wild(enum.Enum):

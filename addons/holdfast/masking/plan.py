@@ -10,14 +10,16 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import re2
 
 from holdfast.errors import ConfigurationError
-from holdfast.exchange import Mask
 from holdfast.masking.path import Step, parse_path
 from holdfast.masking.states import FieldRule, State, TooManyStates, build_states
+
+if TYPE_CHECKING:
+    from holdfast.exchange import Mask
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _TEXT_ANCHOR = re.compile(r"(?<!\\)(?:\\\\)*\\[AzC]|\(\?[imsU]*-[isU]*m")
@@ -33,21 +35,23 @@ class TextRule:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FieldPlan:
-    """Where fields are: `root` is the state of an object's root.
+    """Where fields are: `root` is the state of an object's root, `names` the names of all masks.
 
     `everything` masks a whole value whose parts cannot be told apart, in the name of the first mask.
     """
 
     root: State
     everything: FieldRule
+    names: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextPlan:
-    """What text to look for: `any_of` finds whether any of `rules` matches at all."""
+    """What text to look for: `any_of` finds whether any of `rules` matches at all, `names` are those of all masks."""
 
     rules: tuple[TextRule, ...]
     any_of: Any
+    names: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,19 +65,19 @@ class Plan:
 @functools.lru_cache(maxsize=256)
 def compile_plan(masks: tuple[Mask, ...]) -> Plan:
     """Compile `masks`. Raises ConfigurationError that names the mask, the path or pattern, and the reason."""
-    for mask in masks:
-        _check_name(mask.name)
+    names = frozenset(_checked_name(mask.name) for mask in masks)
     fields = [rule for mask in masks for rule in _field_rules(mask)]
     patterns = [(mask.name, pattern) for mask in masks for pattern in mask.patterns]
-    return Plan(_plan_fields(fields) if fields else None, _plan_text(patterns) if patterns else None)
+    return Plan(_plan_fields(fields, names) if fields else None, _plan_text(patterns, names) if patterns else None)
 
 
-def _check_name(name: str) -> None:
+def _checked_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ConfigurationError(
             f"mask {name!r}: a mask's name is written into what it masks; expected 1 to 63 letters, digits, "
             "dots, dashes and underscores, beginning with a letter or digit."
         )
+    return name
 
 
 def _field_rules(mask: Mask) -> list[tuple[FieldRule, tuple[Step, ...]]]:
@@ -91,16 +95,16 @@ def _steps(name: str, path: str) -> tuple[Step, ...]:
         raise ConfigurationError(f"mask {name}: path {path!r}: {error}.") from error
 
 
-def _plan_fields(rules: list[tuple[FieldRule, tuple[Step, ...]]]) -> FieldPlan:
+def _plan_fields(rules: list[tuple[FieldRule, tuple[Step, ...]]], names: frozenset[str]) -> FieldPlan:
     try:
-        return FieldPlan(build_states(rules), FieldRule(rules[0][0].name))
+        return FieldPlan(build_states(rules), FieldRule(rules[0][0].name), names)
     except TooManyStates as error:
         raise ConfigurationError(f"masks {', '.join(sorted({rule.name for rule, _ in rules}))}: {error}.") from error
 
 
-def _plan_text(patterns: list[tuple[str, str]]) -> TextPlan:
+def _plan_text(patterns: list[tuple[str, str]], names: frozenset[str]) -> TextPlan:
     rules = tuple(_text_rule(name, pattern) for name, pattern in patterns)
-    return TextPlan(rules, _compiled("|".join(f"(?:{pattern})" for _, pattern in patterns)))
+    return TextPlan(rules, _compiled("|".join(f"(?:{pattern})" for _, pattern in patterns)), names)
 
 
 def _text_rule(name: str, pattern: str) -> TextRule:

@@ -78,20 +78,25 @@ class _Builder:
         self._paths = [*(steps for _, steps in ordered), LAST_APPLIED, *EXEMPT]
         self._opener = len(ordered)
         self._states: dict[_Positions, State] = {}
+        self._unlinked: list[_Positions] = []
 
     def root(self) -> State:
-        return self._state(self._closed({(number, 0) for number in range(len(self._paths))}))
+        root = self._state(self._closed({(number, 0) for number in range(len(self._paths))}))
+        while self._unlinked:
+            positions = self._unlinked.pop()
+            self._link(self._states[positions], positions)
+        return root
 
     def _state(self, positions: _Positions) -> State:
         if positions not in self._states:
             if len(self._states) >= _MOST_STATES:
-                raise TooManyStates("the paths combine in too many ways; use fewer `..` steps")
-            self._states[positions] = state = self._unlinked(positions)
+                raise TooManyStates("the paths combine in too many ways; use fewer `..` and `*` steps")
+            self._states[positions] = state = self._alone(positions)
             if not state.is_dead:
-                self._link(state, positions)
+                self._unlinked.append(positions)
         return self._states[positions]
 
-    def _unlinked(self, positions: _Positions) -> State:
+    def _alone(self, positions: _Positions) -> State:
         ended = sorted(number for number, taken in positions if taken == len(self._paths[number]))
         if any(number > self._opener for number in ended) or not self._can_mask(positions):
             return State(is_dead=True)

@@ -151,7 +151,7 @@ def _parse_wait(value: object) -> int:
 
 type Entries[T] = Annotated[tuple[T, ...], BeforeValidator(_require_entries)]
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,63}$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Glob = Annotated[str, Field(min_length=1)]
 Verb = Annotated[str, AfterValidator(_require_verb)]
 Group = Annotated[str, AfterValidator(_require_group)]

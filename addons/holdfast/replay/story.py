@@ -96,7 +96,12 @@ def show_body(body: Body) -> str:
 def describe(story: CallStory) -> list[tuple[str, str]]:
     """Who, what, and what was decided, as names and values; absent values are empty."""
     last = latest(story)
-    return [*_describe_caller(last), *_describe_call(story.call, last), *_describe_decision(story), *_describe_end(story)]
+    return [
+        *_describe_caller(last),
+        *_describe_call(story.call, last),
+        *_describe_decision(story),
+        *_describe_end(story),
+    ]
 
 
 def latest(story: CallStory) -> Record:
@@ -116,9 +121,11 @@ def _tell_hold(story: CallStory) -> Iterator[str]:
 
 def _tell_end(story: CallStory) -> Iterator[str]:
     row, last = story.call, latest(story)
-    decided = any(record.kind is Kind.DECISION for record in story.records)
-    if not (row.hold_id and (decided or row.verdict == "held")):
-        yield f"{row.verdict} by {row.rule}" if row.rule else row.verdict
+    if not row.hold_id:
+        decided_by_rule = row.rule and row.verdict in {"allowed", "denied"}
+        yield f"{row.verdict} by {row.rule}" if decided_by_rule else row.verdict
+    elif row.verdict in {"expired", "cancelled"}:
+        yield row.verdict
     if last.refusal is not None:
         yield f"refused with {last.refusal.code}"
     elif row.code is not None:
@@ -168,7 +175,12 @@ def _describe_end(story: CallStory) -> Iterator[tuple[str, str]]:
     yield "Verdict", row.verdict
     yield "Status", str(row.code) if row.code is not None else ""
     if last.refusal is not None:
-        yield "Refusal", " ".join(part for part in (last.refusal.message, f"[{last.refusal.why}]" if last.refusal.why else "") if part)
+        yield (
+            "Refusal",
+            " ".join(
+                part for part in (last.refusal.message, f"[{last.refusal.why}]" if last.refusal.why else "") if part
+            ),
+        )
     if last.exec and last.exec.exit_code is not None:
         yield "Exit code", str(last.exec.exit_code)
     yield "Stream", _describe_stream(story)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
@@ -50,12 +51,10 @@ def up(
         return
     with registry.owned(name) as folder:
         cluster = Cluster.start(folder, assets, progress)
+        progress.done()
         try:
-            progress.done()
             print(f"{_describe(registry.announce(name, cluster))}\nCtrl-C ends it.", flush=True)
-            while True:
-                cluster.check()
-                time.sleep(1)
+            _watch(cluster)
         finally:
             _ignore_signals()
             cluster.stop()
@@ -83,6 +82,14 @@ def status(
 def kubeconfig(name: Name = "default") -> None:
     """Print the path of the administrator's kubeconfig: export KUBECONFIG=$(scripts/testcluster kubeconfig)."""
     print(_existing(name).kubeconfig)
+
+
+def _watch(cluster: Cluster) -> None:
+    """Return at Ctrl-C; raise ClusterError if a process ends by itself."""
+    with suppress(KeyboardInterrupt):
+        while True:
+            cluster.check()
+            time.sleep(1)
 
 
 def _existing(name: str) -> registry.Entry:
@@ -143,9 +150,10 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     try:
-        app(standalone_mode=False)
+        app(prog_name="scripts/testcluster")
     except ClusterError as error:
-        sys.exit(f"testcluster: {error}")
+        print(f"testcluster: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

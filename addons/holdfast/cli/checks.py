@@ -1,0 +1,219 @@
+"""The doctor's checks, one function each: what was found and, unless all is well, what to do next.
+
+None of them raises, changes anything, or shows a secret.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import ssl
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Literal
+
+import httpx
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from holdfast.cli.approvals import default_server
+from holdfast.credential.probe import probe_upstream
+from holdfast.credential.sources import open_source
+from holdfast.database import Database
+from holdfast.errors import ConfigurationError, HoldfastError
+from holdfast.identity.discovery import METADATA_PATH, choose_loader
+from holdfast.identity.keys import parse_key_set
+from holdfast.masking.plan import compile_plan
+from holdfast.policy.authorizer import load_policies
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from holdfast.settings import Issuer, Settings
+
+TIMEOUT_SECONDS = 5
+RENEW_DAYS = 30
+LOW_DISK_BYTES = 1 << 30
+TOLERATED_SKEW_SECONDS = 5.0
+REFUSED_SKEW_SECONDS = 30.0
+"""Tokens whose `nbf` or `iat` is further in the future than this are refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the doctor's report."""
+
+    name: str
+    state: Literal["ok", "warn", "fail"]
+    found: str
+    advice: str = ""
+
+
+def ok(name: str, found: str) -> Check:
+    """All is well."""
+    return Check(name, "ok", found)
+
+
+def warn(name: str, found: str, advice: str) -> Check:
+    """It works today."""
+    return Check(name, "warn", found, advice)
+
+
+def fail(name: str, found: str, advice: str) -> Check:
+    """The gateway would not start, or would refuse calls."""
+    return Check(name, "fail", found, advice)
+
+
+def check_certificates(settings: Settings) -> Check:
+    """The listener's certificate: readable, with its key, in date, for the names in `hosts`."""
+    listen = settings.listen
+    if listen.certificate is None or listen.private_key is None:
+        return _check_own_certificate(settings)
+    try:
+        certificate = x509.load_pem_x509_certificates(listen.certificate.read_bytes())[0]
+        key = load_pem_private_key(listen.private_key.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError) as error:
+        return fail("certificates", f"listen.certificate: {error}", "give a PEM chain and its unencrypted PEM key")
+    if certificate.public_key() != key.public_key():
+        return fail("certificates", f"{listen.private_key} is another certificate's key", "give the pair")
+    return _check_dates(certificate, listen.certificate)
+
+
+def _check_own_certificate(settings: Settings) -> Check:
+    folder = _existing_parent(settings.state_dir)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return fail("certificates", f"{folder} cannot be written", "give stateDir to the user who runs Holdfast")
+    return ok("certificates", f"made and renewed by Holdfast under {settings.state_dir}")
+
+
+def _check_dates(certificate: x509.Certificate, file: Path) -> Check:
+    left = certificate.not_valid_after_utc - datetime.now(UTC)
+    found = f"{file} ends on {certificate.not_valid_after_utc:%Y-%m-%d}"
+    if left.total_seconds() <= 0:
+        return fail("certificates", found, "renew it: no client accepts it any more")
+    if left.days < RENEW_DAYS:
+        return warn("certificates", found, f"renew it: {left.days} days are left")
+    return ok("certificates", found)
+
+
+def check_policies(settings: Settings) -> Check:
+    """The policy files: they load, fit together, and their masks compile."""
+    try:
+        policy = load_policies(settings.policies)
+        compile_plan(tuple(compiled.mask for compiled in policy.masks))
+    except HoldfastError as error:
+        return fail("policies", str(error), "correct it, then run `holdfast policy check`")
+    found = f"{len(policy.rules)} rules, {len(policy.masks)} masks, hash {policy.hash[:12]}"
+    return ok("policies", found)
+
+
+def check_store(settings: Settings) -> Check:
+    """The audit database: there, of this version, writable, with room left."""
+    file = settings.state_dir / "audit.db" if settings.audit.database is None else None
+    if file is not None and not file.exists():
+        return _check_future_store(file)
+    try:
+        Database.open_readonly(settings.database_url).close()
+        database = Database.open(settings.database_url, create=False)
+        try:
+            with database.writing():
+                pass
+        finally:
+            database.close()
+    except HoldfastError as error:
+        return fail("store", str(error), "calls are refused until the audit database can be written")
+    return _check_room(file, f"{file or database.dialect} opens and can be written")
+
+
+def _check_future_store(file: Path) -> Check:
+    folder = _existing_parent(file)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return fail("store", f"{folder} cannot be written", "give stateDir to the user who runs Holdfast")
+    return _check_room(folder, f"{file} will be made by `holdfast serve`")
+
+
+def _check_room(place: Path | None, found: str) -> Check:
+    if place is None:
+        return ok("store", found)
+    free = shutil.disk_usage(place).free
+    described = f"{found}; {free / (1 << 30):.1f} GiB free"
+    if free < LOW_DISK_BYTES:
+        return warn("store", described, "make room: on a full disk every call is refused")
+    return ok("store", described)
+
+
+async def check_issuer(issuer: Issuer) -> Check:
+    """One issuer: its keys can be read and used, and its clock agrees with ours."""
+    name = f"issuer {issuer.url}"
+    try:
+        keys = parse_key_set(await choose_loader(issuer)(), issuer.algorithms)
+    except ConfigurationError as error:
+        return fail(name, str(error), "its callers are refused, and the gateway does not start")
+    except ValueError as error:
+        return fail(name, f"its key set cannot be read: {error}", "check url, or jwksFile")
+    if not keys.keys:
+        return fail(name, f"no usable key ({'; '.join(keys.unusable) or 'it publishes none'})", "check algorithms")
+    found = f"{len(keys.keys)} keys"
+    return ok(name, f"{found} from a file") if issuer.jwks_file else judge_skew(name, found, await _ask_skew(issuer))
+
+
+def judge_skew(name: str, found: str, skew: float | None) -> Check:
+    """Judge by how many seconds the issuer's clock is ahead of ours; None when it did not tell."""
+    if skew is None:
+        return ok(name, f"{found}; its clock was not told")
+    described = f"{found}; its clock differs by {abs(skew):.0f} s"
+    if abs(skew) > REFUSED_SKEW_SECONDS:
+        return fail(name, described, "set this machine's clock (NTP): good tokens are refused")
+    if abs(skew) > TOLERATED_SKEW_SECONDS:
+        return warn(name, described, "set this machine's clock (NTP)")
+    return ok(name, described)
+
+
+async def _ask_skew(issuer: Issuer) -> float | None:
+    """Seconds that the issuer's Date header (RFC 9110 section 6.6.1) is ahead of us; None without one."""
+    try:
+        context = ssl.create_default_context(cafile=issuer.certificate_authority)
+        async with httpx.AsyncClient(verify=context, timeout=TIMEOUT_SECONDS) as client:
+            response = await client.head(issuer.url.rstrip("/") + METADATA_PATH)
+        return parsedate_to_datetime(response.headers["date"]).timestamp() - time.time()
+    except (httpx.HTTPError, OSError, KeyError, ValueError):
+        return None
+
+
+async def check_upstream(settings: Settings) -> Check:
+    """The API server: reached, trusted, and it accepts the credential."""
+    try:
+        source = open_source(settings.upstream)
+        version = await probe_upstream(source)
+    except ConfigurationError as error:
+        return fail("upstream", str(error), "correct upstream in the settings file")
+    return ok("upstream", f"{source.target.url} is {version} and accepts the credential")
+
+
+async def check_approvals(settings: Settings) -> Check:
+    """The approvals API: where held calls are decided."""
+    try:
+        server = default_server(settings)
+    except ConfigurationError:
+        return warn("approvals", "approvals.port is 0", "set approvals.port, or approvals.url")
+    try:
+        async with httpx.AsyncClient(verify=_trust(settings), timeout=TIMEOUT_SECONDS, trust_env=False) as client:
+            response = await client.get(f"{server}/healthz")
+    except (httpx.HTTPError, OSError) as error:
+        return warn("approvals", f"{server} does not answer ({error})", "start `holdfast serve` or `holdfast console`")
+    if response.status_code != httpx.codes.OK:
+        return fail("approvals", f"{server} answered {response.status_code}", "check approvals in the settings file")
+    return ok("approvals", f"{server} answers")
+
+
+def _trust(settings: Settings) -> ssl.SSLContext:
+    """Trust whoever signs the listener's certificate, without making one that is not there yet."""
+    listen, own = settings.listen, settings.state_dir / "listener" / "ca.crt"
+    authority = listen.certificate_authority or listen.certificate or own
+    return ssl.create_default_context(cafile=authority)
+
+
+def _existing_parent(path: Path) -> Path:
+    return next(folder for folder in (path, *path.parents) if folder.exists())

@@ -1,0 +1,197 @@
+"""The record in the database: what is written is found again, in order, once."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from audit.entries import NOON, entry, new_id, record
+from holdfast.audit.record import (
+    Call,
+    Caller,
+    Entry,
+    Held,
+    Kind,
+    Payload,
+    Refusal,
+    call_row,
+    describe_payload,
+    encode,
+    payload_key,
+)
+from holdfast.audit.store import AuditStore, Filters
+from holdfast.database import Database
+from holdfast.errors import Conflict, Internal, NotFound, Unavailable
+from holdfast.exchange import AuditID
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "audit.db"
+
+
+@pytest.fixture
+def store(file: Path) -> AuditStore:
+    return AuditStore(Database.open(f"sqlite:///{file}"))
+
+
+def count(file: Path, table: str) -> int:
+    with closing(sqlite3.connect(file)) as connection:
+        return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+
+def test_a_story_is_told_in_the_order_it_was_written(store: AuditStore) -> None:
+    call = new_id()
+    request, piece, answer = b'{"kind":"Pod"}', b"log line\n", b"done"
+    told = [
+        Entry(record(call, Kind.HOLD, hold=Held("h-1", "pending"))),
+        Entry(record(call, Kind.INTENT, 1, request_body=describe_payload(request, "application/json")), (request,)),
+        Entry(record(call, Kind.CHUNK, 2, response_body=describe_payload(piece, "text/plain")), (piece,)),
+        Entry(record(call, Kind.OUTCOME, 3, response_body=describe_payload(answer, "text/plain")), (answer,)),
+    ]
+    store.write(told[:2])
+    store.write([entry(), *told[2:]])
+    story = store.load_call(call)
+    assert story.records == tuple(item.record for item in told)
+    bodies = [story.body(item.request_body or item.response_body) for item in story.records]
+    assert bodies == [b"", request, piece, answer]
+    assert story.call == call_row(told[-1].record)
+
+
+def test_the_stored_leaf_is_the_encoded_record(store: AuditStore, file: Path) -> None:
+    written = entry()
+    store.write([written])
+    with closing(sqlite3.connect(file)) as connection:
+        rows = connection.execute("SELECT seq, call_id, kind, at, leaf FROM records").fetchall()
+    assert rows == [(1, written.record.call, "outcome", written.record.at, encode(written.record))]
+
+
+def test_a_payload_is_stored_once_under_the_hash_of_its_bytes(store: AuditStore, file: Path) -> None:
+    store.write([entry(b"same"), entry(b"same")])
+    store.write([entry(b"same"), entry(b"")])
+    assert count(file, "payloads") == 2
+    with closing(sqlite3.connect(file)) as connection:
+        for key, size, body in connection.execute("SELECT sha256, size, body FROM payloads"):
+            assert (key, size) == (payload_key(body), len(body))
+
+
+def test_a_withheld_body_reads_as_none(store: AuditStore) -> None:
+    withheld = record(response_body=Payload(size=7, withheld="too large"))
+    store.write([Entry(withheld)])
+    assert store.load_call(withheld.call).body(withheld.response_body) == b""
+
+
+def test_a_call_has_one_row_which_its_latest_record_wrote(store: AuditStore) -> None:
+    call = new_id()
+    store.write([Entry(record(call, Kind.INTENT))])
+    (row,) = store.list_calls()
+    assert (row.complete, row.code, row.duration_us) == (False, None, None)
+    store.write([Entry(record(call)), Entry(record(call, Kind.DECISION)), Entry(record(call, Kind.CHUNK))])
+    (row,) = store.list_calls()
+    assert (row.complete, row.code, row.duration_us) == (True, 200, 1500)
+
+
+def test_a_batch_is_written_whole_or_not_at_all(store: AuditStore, file: Path) -> None:
+    broken = Entry(record(error="\udcff"))
+    with pytest.raises(Internal):
+        store.write([entry(), broken, entry()])
+    assert [count(file, table) for table in ("records", "payloads", "calls")] == [0, 0, 0]
+
+
+@pytest.fixture
+def mixed(store: AuditStore) -> AuditStore:
+    exec_call = Call("GET", "/exec", "create", resource="pods", subresource="exec", namespace="shop")
+    store.write(
+        [
+            Entry(record(AuditID("aa-1"), after=1)),
+            Entry(record(AuditID("aa-2"), after=2, identity=Caller("https://issuer", "bob"))),
+            Entry(record(AuditID("ab-3"), after=3, what=exec_call)),
+            Entry(record(AuditID("ab-4"), after=3, refusal=Refusal(403, "Forbidden", "no"))),
+            Entry(record(AuditID("ac-5"), after=5, identity=None, what=Call("GET", "/healthz"))),
+        ]
+    )
+    return store
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        (Filters(), "ac-5 ab-4 ab-3 aa-2 aa-1"),
+        (Filters(user="bob"), "aa-2"),
+        (Filters(verb="create"), "ab-3"),
+        (Filters(resource="pods"), "ab-4 aa-2 aa-1"),
+        (Filters(resource="pods/exec"), "ab-3"),
+        (Filters(namespace="shop", verdict="denied"), "ab-4"),
+        (Filters(since=NOON + timedelta(seconds=3)), "ac-5 ab-4 ab-3"),
+        (Filters(user="nobody"), ""),
+    ],
+)
+def test_calls_are_listed_newest_first_and_filtered(mixed: AuditStore, filters: Filters, found: str) -> None:
+    assert " ".join(row.audit_id for row in mixed.list_calls(filters)) == found
+    assert " ".join(story.call.audit_id for story in mixed.iter_calls(filters)) == " ".join(found.split()[::-1])
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_pages_join_without_gap_or_overlap(mixed: AuditStore, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed, before = [], None
+    while page := mixed.list_calls(limit=size, before=before):
+        listed += [row.audit_id for row in page]
+        before = (page[-1].received_at, page[-1].audit_id)
+    assert listed == ["ac-5", "ab-4", "ab-3", "aa-2", "aa-1"]
+    monkeypatch.setattr("holdfast.audit.store.PAGE", size)
+    assert [story.call.audit_id for story in mixed.iter_calls()] == listed[::-1]
+
+
+def test_a_call_is_found_by_the_start_of_its_id(mixed: AuditStore) -> None:
+    assert mixed.load_call("ac").call.audit_id == "ac-5"
+    assert mixed.load_call("aa-2").call.username == "bob"
+    with pytest.raises(Conflict, match="several calls"):
+        mixed.load_call("aa")
+    with pytest.raises(NotFound, match="no call"):
+        mixed.load_call("zz")
+
+
+@pytest.mark.parametrize("filters", [Filters(), Filters(user="alice")])
+def test_lists_are_answered_by_an_index_without_sorting(
+    mixed: AuditStore, file: Path, filters: Filters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    with closing(sqlite3.connect(file)) as connection:
+        where = "WHERE username = 'alice'" if filters.user else ""
+        plan = f"EXPLAIN QUERY PLAN SELECT * FROM calls {where} ORDER BY received_at DESC, audit_id DESC LIMIT 10"
+        asked = [row[3] for row in connection.execute(plan)]
+    assert len(asked) == 1
+    assert "USING INDEX calls_by" in asked[0]
+
+
+def test_two_processes_write_one_record(store: AuditStore, file: Path) -> None:
+    writing = (
+        "import sys; from audit.entries import entry; from holdfast.database import Database\n"
+        "from holdfast.audit.store import AuditStore; store = AuditStore(Database.open(sys.argv[1]))\n"
+        "for number in range(40): store.write([entry(sys.argv[2].encode() + b'%d' % number)])"
+    )
+    tests = str(Path(__file__).parents[1])
+    command = [sys.executable, "-c", writing, f"sqlite:///{file}"]
+    others = [subprocess.Popen([*command, name], env={"PYTHONPATH": tests}) for name in ("first", "second")]
+    for number in range(40):
+        store.write([entry(b"here%d" % number)])
+    assert [other.wait() for other in others] == [0, 0]
+    assert [count(file, table) for table in ("records", "payloads", "calls")] == [120, 120, 120]
+
+
+def test_another_process_that_keeps_the_lock_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.database._PRAGMAS", (("busy_timeout", 10),))
+    store = AuditStore(Database.open(f"sqlite:///{file}"))
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Unavailable, match="another process keeps it locked"):
+            store.write([entry()])
+        other.execute("ROLLBACK")
+    store.write([entry()])
+    assert count(file, "records") == 1

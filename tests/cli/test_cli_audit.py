@@ -1,0 +1,159 @@
+"""`holdfast audit` over a small record written through AuditStore."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from console.world import World, make_world
+from mitmproxy.http import HTTPFlow
+from mitmproxy.io import FlowReader
+from replay.stories import allowed_call, held_call, refused_call, streamed_call
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
+
+from holdfast.cli import app
+from holdfast.cli.options import parse_since
+from holdfast.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from click.testing import Result
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+runner = CliRunner()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = make_world(tmp_path)
+    for entries in (allowed_call(1), held_call(2), refused_call(3), streamed_call(4)):
+        world.audit.write(entries)
+    return world
+
+
+def run(world: World, *arguments: str) -> Result:
+    return runner.invoke(app, ["audit", *arguments, "--config", str(world.folder / "holdfast.yaml")])
+
+
+def test_the_newest_call_comes_first_with_its_verdict(world: World) -> None:
+    lines = run(world, "list").stdout.splitlines()
+    assert [line.split()[1] for line in lines[1:]] == ["agent", "(nobody)", "agent", "agent"]
+    assert "namespaces/shop" in lines[3]
+    assert "approved" in lines[3]
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        (["--user", "agent"], [4, 2, 1]),
+        (["--verb", "delete"], [2]),
+        (["--resource", "pods/log"], [4]),
+        (["--namespace", "web"], [4, 1]),
+        (["--verdict", "refused"], [3]),
+        (["--limit", "1"], [4]),
+        (["--since", "2026-01-31T12:00:03Z"], [4, 3]),
+        (["--since", "1s"], []),
+    ],
+)
+def test_filters_choose_calls(world: World, filters: list[str], expected: list[int]) -> None:
+    rows = json.loads(run(world, "list", "-o", "json", *filters).stdout)
+    assert [int(row["auditID"][0]) for row in rows] == expected
+
+
+def test_json_and_yaml_say_the_same(world: World) -> None:
+    as_json = json.loads(run(world, "show", "2", "-o", "json").stdout)
+    as_yaml = YAML(typ="safe").load(run(world, "show", "2", "-o", "yaml").stdout)
+    assert as_json == as_yaml
+    assert as_json["call"]["holdID"] == "h-aaaaaaaaaa"
+    assert [record["kind"] for record in as_json["records"]] == ["hold", "decision", "intent", "outcome"]
+    assert as_json["request"]["content"] == {"propagationPolicy": "Background"}
+
+
+def test_a_call_is_told_whole(world: World) -> None:
+    told = run(world, "show", "2").stdout
+    for part in (
+        "User       agent",
+        "Policy     hold by rule delete-namespace",
+        "Hold       h-aaaaaaaaaa",
+        "approved by bob at 2026-01-31T12:00:02",
+        "asked in the channel",
+        '"propagationPolicy": "Background"',
+        '"status": "Success"',
+    ):
+        assert part in told
+
+
+def test_what_a_caller_sent_cannot_command_the_terminal(world: World) -> None:
+    world.audit.write(allowed_call(5, user_agent="kubectl\x1b[2J\u202e[red]", response=b"\x1b]0;title\x07 log"))
+    for output in ("table", "json", "yaml"):
+        told = run(world, "show", "5", "-o", output).stdout
+        assert not set("\x1b\x07\u202e") & set(told)
+        assert "[red]" in told
+
+
+def test_an_unknown_or_ambiguous_id_is_refused_with_1(world: World) -> None:
+    assert run(world, "show", "9").exit_code == 1
+    ambiguous = run(world, "show", "")
+    assert (ambiguous.exit_code, ambiguous.stderr.count("\n")) == (1, 1)
+
+
+def test_a_missing_database_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
+    result = run(make_world(tmp_path), "list")
+    assert result.exit_code == 2
+    assert result.stderr.endswith("there is no such database; `holdfast serve` makes it.\n")
+
+
+def test_a_flow_file_is_read_back_by_mitmproxy(world: World) -> None:
+    file = world.folder / "all.flows"
+    result = run(world, "export", "--flows", str(file))
+    assert result.stderr == f"written: 4 calls to {file}\n"
+    assert file.stat().st_mode & 0o777 == 0o600
+    with file.open("rb") as stream:
+        flows = [flow for flow in FlowReader(stream).stream() if isinstance(flow, HTTPFlow)]
+    listed, deleted, refused, followed = flows
+    assert listed.request.pretty_url == "https://testing/api/v1/namespaces/web/pods?limit=500"
+    assert listed.request.headers["user-agent"] == "kubectl/v1.33"
+    assert listed.response is not None
+    assert listed.response.json() == {"kind": "PodList"}
+    assert listed.response.headers["audit-id"] == listed.id
+    assert listed.client_conn.peername == ("10.0.0.7", 50123)
+    assert deleted.comment == (
+        "agent delete namespaces/shop: held h-aaaaaaaaaa, approved by bob (asked in the channel), 200"
+    )
+    assert deleted.request.json() == {"propagationPolicy": "Background"}
+    assert [flow.marked for flow in flows] == ["", "", ":no_entry:", ""]
+    assert refused.response is not None
+    assert refused.response.json()["message"] == "no token"
+    assert followed.response is not None
+    assert followed.response.text == "line one\nline two\n"
+
+
+def test_an_export_that_fails_leaves_no_file(world: World) -> None:
+    result = run(world, "export", "--flows", str(world.folder / "missing" / "x.flows"))
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("90s", NOW - timedelta(seconds=90)),
+        ("10m", NOW - timedelta(minutes=10)),
+        ("2h", NOW - timedelta(hours=2)),
+        ("7d", NOW - timedelta(days=7)),
+        ("2026-01-31T12:00:00Z", NOW),
+        ("2026-01-31T13:00:00+01:00", NOW),
+    ],
+)
+def test_since_is_an_age_or_a_time(text: str, moment: datetime) -> None:
+    assert parse_since(text, NOW) == moment
+
+
+@pytest.mark.parametrize("text", ["", "10", "m", "-5m", "1.5h", "10m ", "yesterday", "2026-01-31T12:00:00", "2026-01-31"])
+def test_since_is_nothing_else(text: str) -> None:
+    with pytest.raises(ConfigurationError):
+        parse_since(text, NOW)

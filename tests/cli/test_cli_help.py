@@ -1,0 +1,86 @@
+"""What `--help` teaches, and how a command line that is wrong ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from holdfast.cli import app
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+runner = CliRunner()
+
+
+def every_command(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    group = group or typer.main.get_command(app)
+    for name, command in group.commands.items():
+        if not hasattr(command, "commands") or command.invoke_without_command:
+            yield (*path, name)
+        if hasattr(command, "commands"):
+            yield from every_command(command, (*path, name))
+
+
+COMMANDS = list(every_command())
+
+
+def test_the_commands_are_these() -> None:
+    assert {" ".join(command) for command in COMMANDS} == {
+        "serve",
+        "console",
+        "doctor",
+        "kubeconfig",
+        "approvals list",
+        "approvals show",
+        "approvals approve",
+        "approvals deny",
+        "audit list",
+        "audit show",
+        "audit export",
+        "policy check",
+        "dev-issuer",
+        "dev-issuer token",
+    }
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_help_has_an_example_of_its_own(command: tuple[str, ...]) -> None:
+    result = runner.invoke(app, [*command, "--help"])
+    assert result.exit_code == 0
+    assert f"Example:\n    holdfast {' '.join(command)} " in result.stdout
+
+
+def test_the_version_is_printed() -> None:
+    assert runner.invoke(app, ["--version"]).stdout.startswith("holdfast 0.")
+
+
+def test_no_token_can_be_an_argument() -> None:
+    for command in COMMANDS:
+        assert "--token " not in runner.invoke(app, [*command, "--help"]).stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (None, "holdfast: {file}: cannot be read: No such file or directory.\n"),
+        ("cluster: [", "holdfast: {file}: is not valid YAML: "),
+        ("- a\n", "holdfast: {file}: expected a mapping of settings, found ['a'].\n"),
+        ("colour: red\n", "holdfast: {file}: upstream: is missing.\n"),
+    ],
+)
+@pytest.mark.parametrize("command", ["serve", "console", "audit list", "policy check"])
+def test_a_bad_settings_file_is_one_sentence_and_exit_code_2(
+    tmp_path: Path, command: str, text: str | None, sentence: str
+) -> None:
+    file = tmp_path / "holdfast.yaml"
+    if text is not None:
+        file.write_text(text)
+    result = runner.invoke(app, [*command.split(), "--config", str(file)])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(sentence.format(file=file))
+    assert result.stderr.count("\n") == 1
