@@ -205,7 +205,7 @@ def parse_model[M: BaseModel](model: type[M], value: Any, file: Path) -> M:
     if not isinstance(value, dict):
         raise ConfigurationError(f"{file}: expected a mapping of settings, found {_shown(value)}.")
     try:
-        return model.model_validate(value, context={"folder": file.absolute().parent})
+        return model.model_validate(value, context={"folder": file.absolute().parent}, by_alias=True, by_name=False)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise ConfigurationError(_sentence(file, dict(first))) from error

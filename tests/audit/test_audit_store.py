@@ -27,7 +27,7 @@ from holdfast.audit.record import (
 )
 from holdfast.audit.store import AuditStore, Filters
 from holdfast.database import Database
-from holdfast.errors import Conflict, Internal, NotFound, Unavailable
+from holdfast.errors import Conflict, NotFound, Unavailable
 from holdfast.exchange import AuditID
 
 
@@ -98,9 +98,11 @@ def test_a_call_has_one_row_which_its_latest_record_wrote(store: AuditStore) -> 
 
 
 def test_a_batch_is_written_whole_or_not_at_all(store: AuditStore, file: Path) -> None:
-    broken = Entry(record(error="\udcff"))
-    with pytest.raises(Internal):
-        store.write([entry(), broken, entry()])
+    refuse = "CREATE TRIGGER t BEFORE INSERT ON calls WHEN NEW.uri = '/x' BEGIN SELECT RAISE(ABORT, 'no'); END"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute(refuse)
+    with pytest.raises(Unavailable):
+        store.write([entry(), entry(what=Call("GET", "/x")), entry()])
     assert [count(file, table) for table in ("records", "payloads", "calls")] == [0, 0, 0]
 
 
@@ -157,17 +159,12 @@ def test_a_call_is_found_by_the_start_of_its_id(mixed: AuditStore) -> None:
         mixed.load_call("zz")
 
 
-@pytest.mark.parametrize("filters", [Filters(), Filters(user="alice")])
-def test_lists_are_answered_by_an_index_without_sorting(
-    mixed: AuditStore, file: Path, filters: Filters, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
+@pytest.mark.parametrize("where", ["", "WHERE username = 'alice'"])
+def test_lists_are_answered_by_an_index_without_sorting(mixed: AuditStore, file: Path, where: str) -> None:
+    query = f"EXPLAIN QUERY PLAN SELECT * FROM calls {where} ORDER BY received_at DESC, audit_id DESC LIMIT 10"
     with closing(sqlite3.connect(file)) as connection:
-        where = "WHERE username = 'alice'" if filters.user else ""
-        plan = f"EXPLAIN QUERY PLAN SELECT * FROM calls {where} ORDER BY received_at DESC, audit_id DESC LIMIT 10"
-        asked = [row[3] for row in connection.execute(plan)]
-    assert len(asked) == 1
-    assert "USING INDEX calls_by" in asked[0]
+        (step,) = (row[3] for row in connection.execute(query))
+    assert "USING INDEX calls_by" in step
 
 
 def test_two_processes_write_one_record(store: AuditStore, file: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from testcluster.progress import Progress, format_elapsed
 
 TOLD = [(0, "building: 1"), (1, "building: 2"), (14, "building: 3"), (16, "building: 4"), (17, "starting")]

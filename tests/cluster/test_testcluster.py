@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+
 from testcluster.processes import free_ports
 
 if TYPE_CHECKING:

@@ -257,7 +257,10 @@ def test_the_spdy_dictionary_is_the_one_that_zlib_streams_name() -> None:
 def syn_stream_of(plain: bytes) -> bytes:
     client = SpdyClient()
     block = client.deflate.compress(plain) + client.deflate.flush(zlib.Z_SYNC_FLUSH)
-    return client.control(1, bytes(10) + block)
+    return client.control(1, struct.pack(">IIBB", 1, 0, 0, 0) + block)
+
+
+ERROR_STREAM = struct.pack(">II", 1, 10) + b"streamtype" + struct.pack(">I", 5) + b"error"
 
 
 def headers_that_end_the_zlib_stream() -> bytes:
@@ -281,7 +284,10 @@ HOSTILE_SPDY = {
     "a frame too long": SpdyClient().control(1, bytes(1 << 17)) + client_side(),
     "a block that inflates too far": SpdyClient().syn_stream(1, streamtype="error", x="0" * (1 << 20)),
     "an ended zlib stream": headers_that_end_the_zlib_stream() + client_side(),
-    "a string too long": syn_stream_of(struct.pack(">II", 1, 99) + b"x") + client_side(),
+    "a block with a long tail": syn_stream_of(ERROR_STREAM + bytes(1 << 20)),
+    "a name cut short": syn_stream_of(struct.pack(">II", 1, 99) + b"x") + client_side(),
+    "a value cut short": syn_stream_of(ERROR_STREAM.replace(b"\x05error", b"\x06error")),
+    "an error stream by HEADERS": SpdyClient().headers(1, streamtype="error"),
     "too many headers": syn_stream_of(struct.pack(">I", 0xFFFFFFFF)) + client_side(),
 }
 
@@ -289,7 +295,13 @@ HOSTILE_SPDY = {
 @pytest.mark.parametrize("client", HOSTILE_SPDY.values(), ids=HOSTILE_SPDY)
 def test_spdy_that_cannot_be_followed_has_no_result(client: bytes) -> None:
     assert spdy(client, server_side()) is None
-    assert spdy(client, server_side(), step=3) is None
+    assert spdy(client, server_side(output=300), step=3) is None
+
+
+def test_a_second_error_stream_makes_the_first_one_and_itself_worthless() -> None:
+    assert spdy(two_error_streams(), server_side(1)) is None
+    assert spdy(two_error_streams(), server_side(3)) is None
+    assert spdy(syn_stream_of(ERROR_STREAM), server_side(1)) == SEVEN
 
 
 def test_spdy_with_a_status_too_long_has_no_result() -> None:
@@ -326,17 +338,35 @@ def mangle(stream: bytes, data: st.DataObject) -> bytes:
     return stream[:start] + data.draw(st.binary(max_size=20)) + stream[start + data.draw(st.integers(0, 20)) :]
 
 
-@pytest.mark.parametrize("make", OBSERVERS)
-def test_long_output_is_passed_over_without_being_kept(make: Callable[[], ExecObserver]) -> None:
+MEBI = 1 << 20
+LONG_FRAME = b"\x82\x7f" + struct.pack(">Q", 16 * MEBI)
+LONG = {
+    "stdout": (OBSERVERS[0], b"", LONG_FRAME + b"\x01"),
+    "a status": (OBSERVERS[0], b"", LONG_FRAME + b"\x03"),
+    "a base64 status": (OBSERVERS[1], b"", b"\x81" + LONG_FRAME[1:] + b"3"),
+    "bytes after the end": (OBSERVERS[0], b"", CLOSE),
+    "bytes that are no frame": (OBSERVERS[0], b"", b"\xff"),
+    "another protocol": (lambda: WebSocketExecObserver(""), b"", b""),
+    "SPDY stdout": (OBSERVERS[2], client_side(), struct.pack(">II", 5, 0xFFFFFF)),
+    "a SPDY status": (OBSERVERS[2], client_side(), struct.pack(">II", 1, 0xFFFFFF)),
+    "a SPDY header block": (OBSERVERS[2], SpdyClient().control(1, b"")[:5] + b"\xff\xff\xff", b""),
+    "a SPDY ping": (OBSERVERS[2], SpdyClient().control(6, b"")[:5] + b"\xff\xff\xff", b""),
+}
+
+
+@pytest.mark.parametrize(("make", "client", "server"), LONG.values(), ids=LONG)
+def test_long_payloads_are_passed_over_without_being_kept(
+    make: Callable[[], ExecObserver], client: bytes, server: bytes
+) -> None:
     observer = make()
-    observer.feed_client(client_side())
-    observer.feed_server(
-        struct.pack(">II", 5, 0xFFFFFF) if make is SpdyExecObserver else b"\x82\x7f" + struct.pack(">Q", 1 << 24)
-    )
+    observer.feed_client(client)
+    observer.feed_server(server)
     chunk = b"1" * 65536
     tracemalloc.start()
-    for _ in range(250):
+    for _ in range(10 * MEBI // len(chunk)):
+        observer.feed_client(chunk)
         observer.feed_server(chunk)
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert kept < 4 * len(chunk)
+    assert kept < MEBI // 2
+    assert observer.result() is None

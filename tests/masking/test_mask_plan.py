@@ -103,5 +103,5 @@ def test_equal_masks_are_compiled_once():
 
 def test_paths_that_combine_in_too_many_ways_are_refused():
     bombs = tuple(f"$..a{'.*' * 14}.b{number}" for number in range(2))
-    with pytest.raises(ConfigurationError, match="mask.* bomb: .* too many ways"):
+    with pytest.raises(ConfigurationError, match=r"masks bomb: .* too many ways"):
         compile_plan((Mask("bomb", fields=bombs),))

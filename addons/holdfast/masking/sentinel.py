@@ -23,7 +23,7 @@ _WHOLE = "the body"
 _LONGEST_PATH = 256
 
 _SPELLED_OUT = re.compile(rb"\\(?:u00|x|U000000)([2-7][0-9A-Fa-f])")
-_SPELLED_BREAK = re.compile(rb"\\[nrt]")
+_SPELLED_BREAK = re.compile(rb"\\(?:[nrt]|(?:u00|x|U000000)0[9AaDd])")
 
 
 def find_mask(body: bytes) -> str | None:

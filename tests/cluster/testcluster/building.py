@@ -90,7 +90,7 @@ def _given() -> dict[str, Path]:
 
 
 def _build(names: list[str], report: Report) -> Path:
-    go = _find_go(report)
+    go = find_go(report)
     target = cache_folder() / _key(go, names)
     if target.is_dir():
         return target
@@ -173,7 +173,7 @@ def _go_environment() -> dict[str, str]:
     return {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off"}
 
 
-def _find_go(report: Report) -> Path:
+def find_go(report: Report) -> Path:
     on_path = shutil.which("go")
     if on_path and _go_version(Path(on_path)):
         return Path(on_path)

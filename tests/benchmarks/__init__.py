@@ -1,0 +1,1 @@
+"""Benchmarks: figures, printed and kept; nothing here passes or fails."""

@@ -1,0 +1,81 @@
+"""`holdfast kubeconfig`: judged by the Kubernetes Python client, which must load what is written."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from console.world import World, make_world
+from kubernetes import client as kubernetes_client
+from kubernetes import config as kubernetes_config
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
+
+from holdfast.cli import app
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from click.testing import Result
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return make_world(tmp_path)
+
+
+def run(world: World, *arguments: str) -> Result:
+    common = ["--config", str(world.folder / "holdfast.yaml"), "--user-name", "agent"]
+    token = ["--token-file", str(world.token_file("agent"))]
+    return runner.invoke(app, ["kubeconfig", *common, *token, *arguments])
+
+
+def test_the_gateways_ca_and_a_reference_to_the_token_are_in_it(world: World) -> None:
+    document: dict[str, Any] = YAML(typ="safe").load(run(world).stdout)
+    cluster = document["clusters"][0]["cluster"]
+    assert cluster.keys() == {"server", "certificate-authority-data"}
+    assert cluster["server"] == "https://127.0.0.1:8443"
+    assert base64.b64decode(cluster["certificate-authority-data"]) == (world.folder / "ca.crt").read_bytes()
+    assert document["users"] == [{"name": "agent", "user": {"tokenFile": str(world.folder / "agent.token")}}]
+
+
+def test_the_token_itself_is_in_it_only_when_asked_for(world: World) -> None:
+    token = world.token_file("agent").read_text()
+    assert token not in run(world).stdout
+    document = YAML(typ="safe").load(run(world, "--embed-token").stdout)
+    assert document["users"][0]["user"]["token"].count(".") == 2
+
+
+def test_a_client_library_reads_the_file(world: World) -> None:
+    file = world.folder / "agent.kubeconfig"
+    assert run(world, "-f", str(file), "--server", "https://gateway.example:443").exit_code == 0
+    assert file.stat().st_mode & 0o777 == 0o600
+    configuration = kubernetes_client.Configuration()
+    kubernetes_config.load_kube_config(str(file), client_configuration=configuration)
+    assert configuration.host == "https://gateway.example:443"
+    assert configuration.verify_ssl
+
+
+def test_a_file_that_exists_is_replaced_only_when_forced(world: World) -> None:
+    file = world.folder / "config"
+    file.write_text("precious")
+    assert run(world, "-f", str(file)).exit_code == 2
+    assert file.read_text() == "precious"
+    assert run(world, "-f", str(file), "--force").exit_code == 0
+    assert "precious" not in file.read_text()
+
+
+@pytest.mark.parametrize("server", ["http://gateway:8443", "gateway:8443", "https://gateway/path", "https://"])
+def test_a_server_that_is_not_https_is_refused(world: World, server: str) -> None:
+    result = run(world, "--server", server)
+    assert (result.exit_code, result.stdout) == (2, "")
+
+
+def test_a_free_port_is_not_guessed(world: World) -> None:
+    settings = world.folder / "holdfast.yaml"
+    settings.write_text(settings.read_text().replace("listen: {", "listen: {port: 0, "))
+    assert run(world).exit_code == 2
+    assert run(world, "--server", "https://127.0.0.1:9443").exit_code == 0
