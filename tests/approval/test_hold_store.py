@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from approval.holds import AGENT, CAROL, DAVE, DIGEST, NOON, hold, seconds
 from holdfast.approval.store import RESTARTED, HoldStore
@@ -21,6 +19,8 @@ from holdfast.exchange import Approvers, Hold, HoldState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -233,8 +233,6 @@ class HoldLife(RuleBasedStateMachine):
 def test_no_order_of_events_breaks_a_hold(tmp_path_factory: pytest.TempPathFactory) -> None:
     class Life(HoldLife):
         folder = tmp_path_factory.mktemp("life")
-
-    from hypothesis.stateful import run_state_machine_as_test
 
     run_state_machine_as_test(
         Life,

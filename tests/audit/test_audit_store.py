@@ -43,7 +43,7 @@ def store(file: Path) -> AuditStore:
 
 def count(file: Path, table: str) -> int:
     with closing(sqlite3.connect(file)) as connection:
-        return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+        return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608
 
 
 def test_a_story_is_told_in_the_order_it_was_written(store: AuditStore) -> None:
@@ -161,9 +161,9 @@ def test_a_call_is_found_by_the_start_of_its_id(mixed: AuditStore) -> None:
 
 @pytest.mark.parametrize("where", ["", "WHERE username = 'alice'"])
 def test_lists_are_answered_by_an_index_without_sorting(mixed: AuditStore, file: Path, where: str) -> None:
-    query = f"EXPLAIN QUERY PLAN SELECT * FROM calls {where} ORDER BY received_at DESC, audit_id DESC LIMIT 10"
+    query = f"SELECT * FROM calls {where} ORDER BY received_at DESC, audit_id DESC LIMIT 10"  # noqa: S608
     with closing(sqlite3.connect(file)) as connection:
-        (step,) = (row[3] for row in connection.execute(query))
+        (step,) = (row[3] for row in connection.execute("EXPLAIN QUERY PLAN " + query))
     assert "USING INDEX calls_by" in step
 
 

@@ -55,7 +55,12 @@ def test_an_approver_sees_shows_and_approves(approvals: Approvals, world: World)
     assert listed.split()[:9] == ["ID", "STATE", "USER", "VERB", "OBJECT", "NAMESPACE", "RULE", "AGE", "DECIDED"]
     assert hold.id in listed
     shown = approvals("bob", "show", hold.id).stdout
-    for part in ("delete namespaces shop", "kubectl delete (as the client says)", "carol, group platform", "Background"):
+    for part in (
+        "delete namespaces shop",
+        "kubectl delete (as the client says)",
+        "carol, group platform",
+        "Background",
+    ):
         assert part in shown
     approved = approvals("bob", "approve", hold.id, "--reason", "as agreed")
     assert (approved.exit_code, approved.stdout) == (0, f"{hold.id} approved: agent delete namespaces shop\n")
@@ -75,9 +80,7 @@ def test_the_requester_is_refused_with_exit_code_1(approvals: Approvals, world: 
     hold = world.add_hold(3)
     refused = approvals("agent", "approve", hold.id)
     assert refused.exit_code == 1
-    assert refused.stderr == (
-        f"holdfast: hold {hold.id} was asked for by agent; somebody else must decide it.\n"
-    )
+    assert refused.stderr == (f"holdfast: hold {hold.id} was asked for by agent; somebody else must decide it.\n")
 
 
 def test_a_hold_may_be_named_by_its_beginning_when_that_is_unique(approvals: Approvals, world: World) -> None:

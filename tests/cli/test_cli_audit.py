@@ -153,7 +153,9 @@ def test_since_is_an_age_or_a_time(text: str, moment: datetime) -> None:
     assert parse_since(text, NOW) == moment
 
 
-@pytest.mark.parametrize("text", ["", "10", "m", "-5m", "1.5h", "10m ", "yesterday", "2026-01-31T12:00:00", "2026-01-31"])
+@pytest.mark.parametrize(
+    "text", ["", "10", "m", "-5m", "1.5h", "10m ", "yesterday", "2026-01-31T12:00:00", "2026-01-31"]
+)
 def test_since_is_nothing_else(text: str) -> None:
     with pytest.raises(ConfigurationError):
         parse_since(text, NOW)

@@ -26,7 +26,16 @@ runner = CliRunner()
 @pytest.fixture(scope="module")
 def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("dev") / "issuer"
-    command = [sys.executable, "-m", "holdfast.cli", "dev-issuer", "--listen", "127.0.0.1:0", "--state-dir", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "holdfast.cli",
+        "dev-issuer",
+        "--listen",
+        "127.0.0.1:0",
+        "--state-dir",
+        str(folder),
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as issuer:
         assert issuer.stdout is not None
         assert issuer.stdout.readline().startswith("ready https://127.0.0.1:")

@@ -57,7 +57,12 @@ def test_a_policy_without_cases_is_loaded(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("found", "replaced"),
-    [("effect: allow", "effect: permit"), ("read-pods", "Read Pods"), ("rules:", "rulez:"), ("verbs: [get", "verbs: [see")],
+    [
+        ("effect: allow", "effect: permit"),
+        ("read-pods", "Read Pods"),
+        ("rules:", "rulez:"),
+        ("verbs: [get", "verbs: [see"),
+    ],
 )
 def test_a_policy_that_cannot_be_enforced_is_one_sentence_and_exit_code_2(
     world: World, found: str, replaced: str

@@ -41,7 +41,9 @@ def record(number: int, kind: Kind, **fields: Any) -> Record:
     return Record(kind=kind, call=audit_id(number), at=arrived, **(common | fields))
 
 
-def allowed_call(number: int, *, user_agent: str = "kubectl/v1.33", response: bytes = b'{"kind": "PodList"}') -> list[Entry]:
+def allowed_call(
+    number: int, *, user_agent: str = "kubectl/v1.33", response: bytes = b'{"kind": "PodList"}'
+) -> list[Entry]:
     uri = "/api/v1/namespaces/web/pods?limit=500"
     outcome = record(
         number,

@@ -194,10 +194,14 @@ def _choose_server(server: str | None, config: Path | None) -> tuple[str, str | 
 
 
 def _read_authority(file: Path) -> str:
+    from cryptography.x509 import load_pem_x509_certificates
+
     try:
-        return file.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{file}: expected a CA certificate in PEM: {error}.") from error
+        pem = file.read_bytes()
+        load_pem_x509_certificates(pem)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{file}: expected a CA certificate in PEM ({error}).") from error
+    return pem.decode("ascii", "replace")
 
 
 def _print_list(holds: list[dict[str, Any]], output: Output) -> None:

@@ -196,14 +196,19 @@ class GatewayLayer(HttpLayer):
         yield from self.event_to_child(stream, events.Start())
 
     def event_to_child(self, child: layer.Layer | HttpStream, event: events.Event) -> layer.CommandGenerator[None]:
-        """Pass an event on; drop log lines that quote the wire, and connections whose headers never end."""
-        for command in super().event_to_child(child, event):
+        """Pass an event on; on a client's HTTP/1 connection, watch what mitmproxy does not."""
+        passed = super().event_to_child(child, event)
+        return self._watch_head(child, passed) if isinstance(child, Http1Server) else passed
+
+    def _watch_head(self, child: Http1Server, passed: layer.CommandGenerator[None]) -> layer.CommandGenerator[None]:
+        """Drop log lines that quote the wire, and connections whose header section never ends."""
+        for command in passed:
             if isinstance(command, commands.Log) and "before completing request headers" in command.message:
                 # mitmproxy quotes the raw head here, Authorization included.
                 yield commands.Log("Client closed connection before completing request headers.")
             else:
                 yield command
-        if isinstance(child, Http1Server) and child.state == child.read_headers and len(child.buf) > MAX_HEADER_BYTES:
+        if child.state == child.read_headers and len(child.buf) > MAX_HEADER_BYTES:
             child.state = child.done
             yield commands.CloseConnection(child.conn)
 
@@ -327,8 +332,9 @@ class GatewayStream(HttpStream):
         elif isinstance(event, RequestEndOfMessage):
             self.exchange.request_body = bytes(self.request_body_buf)
             self.request_body_buf.clear()
-            yield RequestBodyHook(self.flow)
-            self.request_body_buf += self.exchange.request_view
+            if self.exchange.request_body:
+                yield RequestBodyHook(self.flow)
+                self.request_body_buf += self.exchange.request_view
             yield from super().state_consume_request_body(event)
         # Trailers are not forwarded: no Kubernetes client sends any.
 

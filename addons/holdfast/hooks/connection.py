@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import inspect
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mitmproxy.proxy import mode_servers
+from mitmproxy.proxy import events, mode_servers
+from mitmproxy.proxy.commands import Command, StartHook
 from mitmproxy.proxy.layers.http import HttpLayer
 from mitmproxy.proxy.layers.http._http2 import Http2Server
 
@@ -23,7 +23,7 @@ from holdfast.hooks.fail_closed import log_fault
 
 if TYPE_CHECKING:
     from mitmproxy.connection import Address
-    from mitmproxy.proxy.commands import StartHook
+    from mitmproxy.proxy.layer import Layer
 
 UPSTREAM_CONNECTIONS = 100
 """Upstream connections for one client; mitmproxy's 5 lets five HTTP/1.1 watches block the sixth request."""
@@ -67,23 +67,82 @@ class GatewayConnectionHandler(mode_servers.ProxyConnectionHandler):
 class DirectConnectionHandler(GatewayConnectionHandler):
     """Calls hooks from a table made at start, for `holdfast serve`, where the addons never change.
 
-    mitmproxy asks every addon for every hook and follows each with an `update`; that is most of what a request
-    costs there.
+    mitmproxy asks every addon for every hook, follows each with an `update`, and starts a task for each; that is
+    most of what a request costs there. Here a hook that nobody listens to is complete at once, one that does not
+    wait runs where it is met, and only one that waits becomes a task.
     """
 
     table: HookTable
 
-    async def handle_hook(self, hook: StartHook) -> None:
-        """Call what the table has for this hook; our own hooks catch their faults, the rest is caught here."""
-        with self.timeout_watchdog.disarm():
-            (data,) = hook.args()
-            for method in self.table.get(hook.name, ()):
-                try:
-                    result = method(data)
-                    if inspect.isawaitable(result):
-                        await result
-                except Exception as fault:  # noqa: BLE001  as mitmproxy's own safecall; flow hooks are fail_closed
-                    log_fault(hook.name, fault)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._waiting_hooks: set[asyncio.Task[None]] = set()
+
+    @property  # type: ignore[override]
+    def layer(self) -> _Hookless:
+        """The top layer, with the hooks taken out of what it answers."""
+        return self._layer
+
+    @layer.setter
+    def layer(self, layer: Layer) -> None:
+        self._layer = _Hookless(layer, self.begin_hook)
+
+    def begin_hook(self, hook: StartHook) -> bool:
+        """Run a hook until it first waits; true when it is over. If it is not, its completion comes as an event."""
+        methods = self.table.get(hook.name)
+        if not methods:
+            return True
+        task = asyncio.Task(self._call(methods, hook), loop=asyncio.get_running_loop(), eager_start=True)
+        if task.done():
+            return True
+        self._waiting_hooks.add(task)
+        self._keep_alive(task, hook)
+        return False
+
+    def _keep_alive(self, task: asyncio.Task[None], hook: StartHook) -> None:
+        """A call that waits, for a person or for the disk, is not idle."""
+        watchdog = self.timeout_watchdog.disarm()
+        watchdog.__enter__()
+
+        def finish(_: asyncio.Task[None]) -> None:
+            watchdog.__exit__(None, None, None)
+            self._waiting_hooks.discard(task)
+            if hook.blocking:
+                completion = asyncio.create_task(self.server_event(events.HookCompleted(hook)))
+                self._waiting_hooks.add(completion)
+                completion.add_done_callback(self._waiting_hooks.discard)
+
+        task.add_done_callback(finish)
+
+    async def _call(self, methods: Sequence[Callable[[Any], Any]], hook: StartHook) -> None:
+        """Call each in turn; our own hooks catch their faults, the rest is caught here."""
+        (data,) = hook.args()
+        for method in methods:
+            try:
+                result = method(data)
+                if result is not None:
+                    await result
+            except Exception as fault:  # noqa: BLE001  as mitmproxy's own safecall; flow hooks are fail_closed
+                log_fault(hook.name, fault)
+
+
+class _Hookless:
+    """A layer whose hooks are run on the spot; what must wait for one of them comes out when it is over."""
+
+    def __init__(self, layer: Layer, begin_hook: Callable[[StartHook], bool]) -> None:
+        self.layer = layer
+        self.context = layer.context
+        self.begin_hook = begin_hook
+
+    def handle_event(self, event: events.Event) -> Iterator[Command]:
+        """Every command but the hooks."""
+        waiting: collections.deque[events.Event] = collections.deque([event])
+        while waiting:
+            for command in self.layer.handle_event(waiting.popleft()):
+                if not isinstance(command, StartHook):
+                    yield command
+                elif self.begin_hook(command) and command.blocking:
+                    waiting.append(events.HookCompleted(command))
 
 
 def build_table(addons: Sequence[object], names: Sequence[str]) -> HookTable:

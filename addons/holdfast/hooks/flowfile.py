@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import TYPE_CHECKING, IO
+from typing import IO, TYPE_CHECKING
 from urllib.parse import quote
 
 from mitmproxy import http

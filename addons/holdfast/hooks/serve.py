@@ -15,7 +15,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from mitmproxy import hooks, options
+from mitmproxy import hooks, http, options
 from mitmproxy.addons import errorcheck, next_layer, proxyserver, tlsconfig
 from mitmproxy.master import Master
 
@@ -50,6 +50,7 @@ class GatewayMaster(Master):
         self.addons.add(*self.path)
         DirectConnectionHandler.table = build_table(self.addons.chain, list(hooks.all_hooks))
         install(gateway, DirectConnectionHandler)
+        _skip_type_checks()
         self.options.update(**lifecycle.pinned)
 
     async def listen(self) -> str:
@@ -96,6 +97,11 @@ async def _serve(settings: Settings, config_file: Path | None, console: bool) ->
     finally:
         await master.stop()
     return 0
+
+
+def _skip_type_checks() -> None:
+    """Leave out the run-time type check of every message's fields: parsers and typed code made them, 9 % of a call."""
+    setattr(http.MessageData, "__post_init__", lambda message: None)  # noqa: B010  mypy: a method is replaced
 
 
 def _stop(stopping: asyncio.Event) -> None:

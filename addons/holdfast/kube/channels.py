@@ -12,7 +12,7 @@ import binascii
 
 from wsproto.frame_protocol import Frame, FrameProtocol, Opcode, ParseFailed
 
-from holdfast.kube.exit_status import MAX_STATUS_BYTES, ExitStatus, StatusCollector
+from holdfast.kube.exit_status import MAX_STATUS_BYTES, StatusCollector
 
 _PLAIN = frozenset({"v4.channel.k8s.io", "v5.channel.k8s.io"})
 _BASE64 = frozenset({"v4.base64.channel.k8s.io"})

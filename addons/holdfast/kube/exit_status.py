@@ -10,26 +10,16 @@ stops following, and then it has no result.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
+
+from holdfast.exchange import ExitStatus
 
 MAX_STATUS_BYTES = 64 << 10
 
 _EXIT_CODE_REASON = "NonZeroExitCode"
 _EXIT_CODE_CAUSE = "ExitCode"
-
-
-@dataclass(frozen=True, slots=True)
-class ExitStatus:
-    """The end of a command: its exit code, 0 to 255, or None when it failed before it could have one.
-
-    `message` is the Status' own, empty on success.
-    """
-
-    code: int | None
-    message: str = ""
 
 
 class ExecObserver(Protocol):

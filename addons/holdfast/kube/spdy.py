@@ -13,10 +13,12 @@ import struct
 import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
-from holdfast.kube.exit_status import ExitStatus, StatusCollector
+from holdfast.kube.exit_status import StatusCollector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from holdfast.exchange import ExitStatus
 
 MAX_HEADER_BLOCK_BYTES = 64 << 10
 """For one header block, deflated and inflated; client-go's are below 100 bytes."""
