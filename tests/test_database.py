@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +29,15 @@ from holdfast.migrations import HEAD, REVISIONS, VERSION_TABLE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OPEN = "import sys; from holdfast.database import Database; Database.open(sys.argv[1]); print('opened')"
+OPEN_EACH = """
+import sys
+from alembic import command, config
+from holdfast.database import Database
+print("ready", flush=True)
+for line in sys.stdin:
+    Database.open(line.strip()).close()
+    print("opened", flush=True)
+"""
 
 
 def url_of(path: Path) -> str:
@@ -107,13 +114,17 @@ def test_opening_again_keeps_what_is_there(file: Path) -> None:
         assert connection.execute(text("SELECT count(*) FROM payloads")).scalar() == 1
 
 
-def test_many_processes_may_open_a_new_database_at_once(file: Path) -> None:
-    def open_elsewhere(_: int) -> str:
-        command = [sys.executable, "-c", OPEN, url_of(file)]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
-
-    with ThreadPoolExecutor(6) as pool:
-        assert list(pool.map(open_elsewhere, range(6))) == ["opened\n"] * 6
+def test_many_processes_may_open_a_new_database_at_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OPEN_EACH]
+    others = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    streams = [(other.stdin, other.stdout) for other in others if other.stdin and other.stdout]
+    assert [output.readline() for _, output in streams] == ["ready\n"] * 4
+    for number in range(10):
+        for commands, _ in streams:
+            commands.write(f"{url_of(tmp_path / str(number) / 'audit.db')}\n")
+            commands.flush()
+        assert [output.readline() for _, output in streams] == ["opened\n"] * 4
+    assert [other.communicate() and other.returncode for other in others] == [0] * 4
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ class RequestInfo:
     def is_set(self, name: str) -> bool:
         """Kubernetes' reading of a boolean query parameter: set unless absent, empty value aside, `0` or `false`."""
         values = [value for key, value in self.query if key == name]
-        return bool(values) and values[0].lower() not in {"0", "false"}
+        return bool(values) and values[0].casefold() not in {"0", "false"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,7 @@ class Approvals(Section):
     host: str = Field("127.0.0.1", description="Address of the approvals API.")
     port: int = Field(8444, ge=0, le=65535, description="TCP port of the approvals API; 0 takes a free one.")
     url: str | None = Field(
-        None, description="How approvers reach it; printed to callers who wait.", pattern=r"^https://"
+        None, description="How approvers reach it, where that is not `https://HOST:PORT`.", pattern=r"^https://"
     )
     embedded: bool = Field(True, description="`holdfast serve` starts it as a child process.")
 

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import socket
+import sqlite3
 import ssl
+import sys
+import time
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import msgspec
 import pytest
 
-from recording_upstream import TOKEN, RecordingUpstream
+from attacks.scripted_upstream import ScriptedUpstream
+from attacks.wire import Answer, connect, read_answer
+from recording_upstream import TOKEN
 from running import RunningGateway, Upstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
+
+POD_PATH = "/api/v1/namespaces/demo/pods/p"
+GATEWAY_SCRIPT = Path(__file__).parents[2] / "addons" / "gateway.py"
 
 
 @dataclass
@@ -22,7 +33,7 @@ class Target:
     """The gateway, what is behind it, and a client."""
 
     gateway: RunningGateway
-    upstream: RecordingUpstream
+    upstream: ScriptedUpstream
 
     def client(self, *, http2: bool = False) -> httpx.Client:
         """An HTTP client that trusts the gateway."""
@@ -37,22 +48,102 @@ class Target:
         with self.client() as client:
             return client.request(method, path, headers=headers, **options)
 
+    def connect(self, *alpn: str) -> ssl.SSLSocket:
+        """A TLS connection that sends bytes as they are."""
+        return connect(self.gateway.url, self.gateway.ca_file, *alpn)
+
+    def send(self, request: bytes, *, token: str = "") -> Answer:
+        """Send raw bytes, TOKEN replaced by an agent's token; return the first answer."""
+        with self.connect() as connection:
+            connection.sendall(self.fill(request, token))
+            return read_answer(connection)
+
+    def fill(self, request: bytes, token: str = "") -> bytes:
+        """Put an agent's token in the place of TOKEN."""
+        return request.replace(b"TOKEN", (token or self.gateway.token("agent", "agents")).encode())
+
+    def records(self) -> list[dict[str, Any]]:
+        """Every record in the audit database, in order."""
+        return read_records(self.gateway.database)
+
+    def outcomes(self, path: str) -> list[dict[str, Any]]:
+        """The last record of every call whose URI begins so."""
+        return [
+            record
+            for record in self.records()
+            if record["kind"] == "outcome" and record["what"]["uri"].startswith(path)
+        ]
+
+    def settle(self, condition: Callable[[], object], seconds: float = 20) -> None:
+        """Wait until `condition` holds."""
+        wait_until(condition, seconds)
+
+
+def read_records(database: Path) -> list[dict[str, Any]]:
+    """Every record in an audit database, in order."""
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        leaves = connection.execute("SELECT leaf FROM records ORDER BY seq").fetchall()
+    return [msgspec.json.decode(leaf[leaf.index(b"{") :]) for (leaf,) in leaves]
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Return once `condition` holds; fail when it does not within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@dataclass
+class ScriptedGateway(RunningGateway):
+    """The gateway under mitmdump or mitmweb, which print no `ready`: ready is when the port answers."""
+
+    program: str = "mitmdump"
+    script: Path = GATEWAY_SCRIPT
+    arguments: tuple[str, ...] = ()
+
+    def start(self, timeout: float = 60) -> RunningGateway:
+        """Start the program and wait until the gateway takes connections."""
+        port = free_port()
+        self.write_config(listen_port=port)
+        program = Path(sys.executable).parent / self.program
+        self.command = (str(program), "-n", "-s", str(self.script), *self.arguments)
+        self.environment = {"PYTHONUNBUFFERED": "1", **self.environment}
+        self.ready_line = "["
+        super().start(timeout)
+        self.url = f"https://127.0.0.1:{port}"
+        wait_until(lambda: self._answers(port), timeout)
+        return self
+
+    def _answers(self, port: int) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, "".join(self.output)
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
 
 @pytest.fixture
-def upstream(tmp_path: Path) -> Iterator[RecordingUpstream]:
+def upstream(tmp_path: Path) -> Iterator[ScriptedUpstream]:
     """The upstream alone."""
-    upstream = RecordingUpstream(tmp_path).start()
+    upstream = ScriptedUpstream(tmp_path)
+    upstream.start()
     yield upstream
     upstream.stop()
 
 
 @pytest.fixture
-def make_target(tmp_path: Path, upstream: RecordingUpstream) -> Iterator[Callable[..., Target]]:
+def make_target(tmp_path: Path, upstream: ScriptedUpstream) -> Iterator[Callable[..., Target]]:
     """Starts a gateway with given settings, ends it after the test."""
     started: list[RunningGateway] = []
 
-    def make(**options: Any) -> Target:
-        gateway = RunningGateway(tmp_path / "gateway", Upstream(upstream.server, upstream.ca_file, TOKEN), **options)
+    def make(kind: type[RunningGateway] = RunningGateway, **options: Any) -> Target:
+        gateway = kind(tmp_path / "gateway", Upstream(upstream.server, upstream.ca_file, TOKEN), **options)
         started.append(gateway)
         return Target(gateway.start(), upstream)
 
@@ -61,7 +152,20 @@ def make_target(tmp_path: Path, upstream: RecordingUpstream) -> Iterator[Callabl
         gateway.stop()
 
 
+@pytest.fixture(scope="session")
+def shared_target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """One gateway for the tests that leave it as it was; see `target`."""
+    folder = tmp_path_factory.mktemp("attacks")
+    upstream = ScriptedUpstream(folder)
+    upstream.start()
+    gateway = RunningGateway(folder / "gateway", Upstream(upstream.server, upstream.ca_file, TOKEN))
+    yield Target(gateway.start(), upstream)
+    gateway.stop()
+    upstream.stop()
+
+
 @pytest.fixture
-def target(make_target: Callable[..., Target]) -> Target:
-    """A gateway as `holdfast serve` starts it, with the shipped policies."""
-    return make_target()
+def target(shared_target: Target) -> Target:
+    """The shared gateway, as `holdfast serve` starts it, with the shipped policies; its upstream has seen nothing."""
+    shared_target.upstream.forget()
+    return shared_target

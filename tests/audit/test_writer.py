@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sqlite3
 import subprocess
@@ -298,7 +299,7 @@ def test_a_killed_process_loses_nothing_it_acknowledged(tmp_path: Path, acknowle
         [sys.executable, "-c", ACKNOWLEDGING, f"sqlite:///{file}"],
         stdout=subprocess.PIPE,
         text=True,
-        env={"PYTHONPATH": str(TESTS)},
+        env=os.environ | {"PYTHONPATH": str(TESTS)},
     )
     assert process.stdout is not None
     heard = [process.stdout.readline() for _ in range(acknowledged)]

@@ -8,9 +8,9 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from console.world import World, make_world
 from typer.testing import CliRunner
 
+from console.world import World, make_world
 from holdfast.cli import app
 from holdfast.exchange import HoldState
 

@@ -7,16 +7,16 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from console.world import World, make_world
 from mitmproxy.http import HTTPFlow
 from mitmproxy.io import FlowReader
-from replay.stories import allowed_call, held_call, refused_call, streamed_call
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
+from console.world import World, make_world
 from holdfast.cli import app
 from holdfast.cli.options import parse_since
 from holdfast.errors import ConfigurationError
+from replay.stories import allowed_call, held_call, refused_call, streamed_call
 
 if TYPE_CHECKING:
     from pathlib import Path

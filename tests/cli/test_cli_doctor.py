@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from console.world import World, make_world
 from typer.testing import CliRunner
 
+from console.world import World, make_world
 from holdfast.certificates import make_authority, write_private
 from holdfast.cli import app
 from holdfast.cli.checks import judge_skew

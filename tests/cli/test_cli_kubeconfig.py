@@ -6,12 +6,12 @@ import base64
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from console.world import World, make_world
 from kubernetes import client as kubernetes_client
 from kubernetes import config as kubernetes_config
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
+from console.world import World, make_world
 from holdfast.cli import app
 
 if TYPE_CHECKING:

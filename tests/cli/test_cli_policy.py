@@ -6,9 +6,9 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from console.world import World, make_world
 from typer.testing import CliRunner
 
+from console.world import World, make_world
 from holdfast.cli import app
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,10 @@ import pytest
 FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER))
 
+from kubectl import find_versions  # noqa: E402
+from running import RunningGateway, Upstream  # noqa: E402
 from testcluster import Assets, Cluster, ClusterError, GoMissing, Progress, find_assets  # noqa: E402
+from testcluster.processes import free_ports  # noqa: E402
 
 if TYPE_CHECKING:
     import subprocess
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     Admin = Callable[..., subprocess.CompletedProcess[str]]
 
 _BUILT = pytest.StashKey[Assets | ClusterError]()
-_VERSIONS = ("1.27", "1.29", "1.30", "1.33")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -78,12 +79,19 @@ def admin(cluster: Cluster) -> Admin:
 
 @pytest.fixture(scope="session")
 def kubectls(cluster: Cluster) -> list[tuple[str, Path]]:
-    """(version, path) of the kubectls to try: the cluster's own, and those found beside the real `kubectl`.
+    """(version, path) of the kubectls to try: the cluster's own, and those found beside the real `kubectl`."""
+    return [("built", cluster.kubectl), *find_versions().items()]
 
-    Where `kubectl` is a dispatcher, as in the Google Cloud SDK, kubectl.1.27 and so on stand beside it.
+
+@pytest.fixture(scope="session")
+def gateway(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+    """A gateway in front of the cluster, with the shipped policies, its approvals API, and a credential that may all.
+
+    It is the session's: call as a person of your own.
     """
-    found = [("built", cluster.kubectl)]
-    if on_path := shutil.which("kubectl"):
-        beside = Path(on_path).resolve().parent
-        found += [(version, beside / f"kubectl.{version}") for version in _VERSIONS]
-    return [(version, path) for version, path in found if path.is_file()]
+    token = cluster.service_account_token("holdfast", "kube-system", "cluster-admin")
+    upstream = Upstream(cluster.server, cluster.ca_file, token)
+    running = RunningGateway(tmp_path_factory.mktemp("gateway"), upstream, settings={"approvals": {"embedded": True}})
+    running.write_config(approvals_port=free_ports(1)[0])
+    yield running.start()
+    running.stop()

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from console.world import World, make_world
 
+from console.world import World, make_world
 from holdfast.audit.record import Kind, decode
 from holdfast.audit.store import AuditStore
 from holdfast.console.server import Server, bind, configure, open_application, shown_url

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import httpx
 import psutil
 import pytest
+
 from console.world import World, make_world
 
 if TYPE_CHECKING:
@@ -41,7 +42,11 @@ def test_it_dies_with_a_parent_that_was_killed(world: World) -> None:
         assert ready == "ready"
         assert httpx.get(f"{url}/healthz", verify=trust).text == "ok\n"
         parent.send_signal(signal.SIGKILL)
-    child.wait(SECONDS)
+    try:
+        child.wait(SECONDS)
+    except psutil.TimeoutExpired:
+        child.kill()
+        raise
 
 
 def test_it_ignores_an_interrupt_and_obeys_sigterm(world: World) -> None:

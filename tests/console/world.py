@@ -32,14 +32,27 @@ apiVersion: holdfast.dev/v1
 kind: Policy
 metadata: {name: testing}
 rules:
-- {name: read-pods, effect: allow, subjects: [{groups: [agents]}], verbs: [get, list], apiGroups: [""], resources: [pods]}
+- name: read-pods
+  effect: allow
+  subjects: [{groups: [agents]}]
+  verbs: [get, list]
+  apiGroups: [""]
+  resources: [pods]
 """
 CASES = """
 apiVersion: holdfast.dev/v1
 kind: PolicyCases
 cases:
-- {name: an agent reads pods, user: agent, groups: [agents], request: GET /api/v1/namespaces/web/pods, expect: allow}
-- {name: nobody deletes pods, user: agent, groups: [agents], request: DELETE /api/v1/namespaces/web/pods/x, expect: deny}
+- name: an agent reads pods
+  user: agent
+  groups: [agents]
+  request: GET /api/v1/namespaces/web/pods
+  expect: allow
+- name: nobody deletes pods
+  user: agent
+  groups: [agents]
+  request: DELETE /api/v1/namespaces/web/pods/x
+  expect: deny
 """
 
 

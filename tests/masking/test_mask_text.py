@@ -155,6 +155,13 @@ def test_a_match_across_the_edge_of_a_window_is_masked_whole(begin):
     assert mask_text(line, TOKENS, VIEWS).store == b"." * begin + mask_of(b"tok-secret") + b"." * WINDOW
 
 
+@pytest.mark.parametrize("begin", [1, WINDOW - OVERLAP - 3])
+def test_a_match_that_reaches_beyond_its_window_is_held_back_and_masked_whole(begin):
+    token = b"tok-" + b"a" * (WINDOW - 100)
+    line = b"." * begin + token + b"." * WINDOW
+    assert mask_text(line, TOKENS, VIEWS).store == b"." * begin + mask_of(token) + b"." * WINDOW
+
+
 @pytest.mark.parametrize("begin", [WINDOW - OVERLAP - 3, WINDOW - OVERLAP - 30, 2 * WINDOW - 2 * OVERLAP - 9])
 def test_a_mask_across_the_edge_of_a_window_stays(begin):
     plan = compile_plan((Mask("tokens", patterns=("[a-f0-9]{8,}",)),))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from replay.stories import PENDING, allowed_call, audit_id, held_call, record, refused_call, streamed_call
 
 from holdfast.audit.record import Call, Entry, Held, Kind, Payload, Refusal, Ruling, call_row
 from holdfast.audit.store import CallStory
@@ -21,6 +20,7 @@ from holdfast.replay.story import (
     show_body,
     summarize,
 )
+from replay.stories import PENDING, allowed_call, audit_id, held_call, record, refused_call, streamed_call
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -355,12 +355,12 @@ def _answered_code(record: Record) -> int | None:
 
 
 def _without_floats(value: Any) -> Any:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return value if abs(value) <= LARGEST_INTEGER else str(value)
+    if isinstance(value, float):
+        return _without_floats(int(value)) if value.is_integer() else str(value)
     if isinstance(value, Mapping):
         return {str(key): _without_floats(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_floats(item) for item in value]
-    if isinstance(value, float) and value.is_integer():
-        return _without_floats(int(value))
-    if isinstance(value, float) or (isinstance(value, int) and abs(value) > LARGEST_INTEGER):
-        return str(value)
-    return value
+    return [_without_floats(item) for item in value]

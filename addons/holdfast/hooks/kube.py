@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from holdfast.errors import BadRequest
@@ -14,7 +15,7 @@ from holdfast.kube.request_info import parse_request_info
 if TYPE_CHECKING:
     from mitmproxy import http
 
-    from holdfast.exchange import Exchange
+    from holdfast.exchange import Exchange, RequestInfo
     from holdfast.hooks.gateway import Gateway
 
 
@@ -33,6 +34,12 @@ class Asked:
         headers = check_request_headers(wire)
         exchange.client = ClientHints(headers.user_agent, headers.kubectl_command, headers.kubectl_session)
         exchange.content_type = headers.content_type
-        info = parse_request_info(wire.method, canonicalize(wire.target), headers.upgrade)
+        info = _understand(wire.method, wire.target, headers.upgrade)
         exchange.forward_headers = forwarded_fields(headers, info)
         exchange.info = info
+
+
+@functools.lru_cache(maxsize=4096)
+def _understand(method: str, target: bytes, upgrade: str) -> RequestInfo:
+    """A function of three values, and callers ask the same again and again."""
+    return parse_request_info(method, canonicalize(target), upgrade)

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+from typing import TYPE_CHECKING
 
 from wsproto.frame_protocol import Frame, FrameProtocol, Opcode, ParseFailed
 
 from holdfast.kube.exit_status import MAX_STATUS_BYTES, StatusCollector
+
+if TYPE_CHECKING:
+    from holdfast.exchange import ExitStatus
 
 _PLAIN = frozenset({"v4.channel.k8s.io", "v5.channel.k8s.io"})
 _BASE64 = frozenset({"v4.base64.channel.k8s.io"})

@@ -1,0 +1,73 @@
+"""One kubectl of one version, run as one person: through the gateway, or past it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+VERSIONS = ("1.27", "1.29", "1.30", "1.33")
+TIMEOUT_SECONDS = 60
+
+
+def find_versions() -> dict[str, Path]:
+    """The kubectls that stand beside the real `kubectl`, by version.
+
+    Where `kubectl` is a dispatcher, as in the Google Cloud SDK, kubectl.1.27 and so on are there.
+    """
+    on_path = shutil.which("kubectl")
+    if on_path is None:
+        return {}
+    beside = Path(on_path).resolve().parent
+    paths = {version: beside / f"kubectl.{version}" for version in VERSIONS}
+    return {version: path for version, path in paths.items() if path.is_file()}
+
+
+@dataclass(frozen=True)
+class Kubectl:
+    """Runs `path` with `kubeconfig` in `namespace`; what kubectl remembers of a server is kept under `folder`."""
+
+    path: Path
+    kubeconfig: Path
+    namespace: str
+    folder: Path
+
+    def run(
+        self, *arguments: str, stdin: bytes = b"", timeout: float = TIMEOUT_SECONDS, **environment: str
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run it to its end, whatever that is."""
+        command = self._command(arguments)
+        environment = self._environment(environment)
+        return subprocess.run(command, input=stdin, env=environment, capture_output=True, timeout=timeout)
+
+    def ok(self, *arguments: str, stdin: str = "", **environment: str) -> str:
+        """Run it and return what it printed; it must succeed."""
+        done = self.run(*arguments, stdin=stdin.encode(), **environment)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode()
+
+    def fails(self, *arguments: str, stdin: str = "") -> str:
+        """Run it and return what it complained of; it must fail."""
+        done = self.run(*arguments, stdin=stdin.encode())
+        assert done.returncode == 1, done.stdout.decode()
+        return done.stderr.decode()
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start it and return at once, with pipes for all three streams; both kinds of output come as one."""
+        return subprocess.Popen(
+            self._command(arguments),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self._environment({}),
+        )
+
+    def _command(self, arguments: tuple[str, ...]) -> list[str | Path]:
+        return [self.path, "--kubeconfig", self.kubeconfig, "--namespace", self.namespace, *arguments]
+
+    def _environment(self, more: dict[str, str]) -> dict[str, str]:
+        # Ports come again, so discovery that is kept in the home folder could be another server's.
+        return {**os.environ, "KUBECACHEDIR": str(self.folder / "kubectl-cache"), **more}
