@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -114,12 +115,22 @@ def test_opening_again_keeps_what_is_there(file: Path) -> None:
         assert connection.execute(text("SELECT count(*) FROM payloads")).scalar() == 1
 
 
+def test_opening_waits_for_another_process_that_is_making_the_same_database(file: Path) -> None:
+    file.parent.mkdir()
+    with closing(sqlite3.connect(file, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        ending = threading.Timer(0.2, other.execute, ["ROLLBACK"])
+        ending.start()
+        Database.open(url_of(file)).close()
+        ending.join()
+
+
 def test_many_processes_may_open_a_new_database_at_once(tmp_path: Path) -> None:
     command = [sys.executable, "-c", OPEN_EACH]
     others = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     streams = [(other.stdin, other.stdout) for other in others if other.stdin and other.stdout]
     assert [output.readline() for _, output in streams] == ["ready\n"] * 4
-    for number in range(10):
+    for number in range(5):
         for commands, _ in streams:
             commands.write(f"{url_of(tmp_path / str(number) / 'audit.db')}\n")
             commands.flush()

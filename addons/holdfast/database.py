@@ -249,7 +249,7 @@ def _engine(location: URL, *, read_only: bool) -> Engine:
     if location.get_backend_name() == "sqlite":
         return _sqlite_engine(_path(location), read_only)
     try:
-        engine = create_engine(location, pool_pre_ping=True)
+        engine = create_engine(location, pool_pre_ping=True, hide_parameters=True)
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             "database: PostgreSQL needs the psycopg package; install Holdfast as `holdfast[postgres]`."
@@ -262,7 +262,7 @@ def _sqlite_engine(path: Path, read_only: bool) -> Engine:
     mode = "ro" if read_only else "rw"
     url = URL.create("sqlite", database=file, query={"mode": mode, "uri": "true"})
     # Without isolation_level=None, Python's sqlite3 opens transactions itself, and only some of them.
-    engine = create_engine(url, paramstyle="named", connect_args={"isolation_level": None})
+    engine = create_engine(url, hide_parameters=True, paramstyle="named", connect_args={"isolation_level": None})
     pragmas = _READING_PRAGMAS if read_only else _PRAGMAS
     event.listen(engine, "connect", lambda connection, _: _set_pragmas(connection, pragmas))
     event.listen(engine, "begin", _begin)

@@ -91,10 +91,21 @@ class UnsupportedMediaType(HoldfastError):
 
 
 class Invalid(HoldfastError):
-    """The body cannot be written, as when it carries a mask back."""
+    """The body cannot be written, as when it carries a mask back. `field` is the place in it, `why` what is wrong.
+
+    Both are told as a cause, because causes are all that kubectl prints of a 422.
+    """
 
     code = 422
     reason = "Invalid"
+
+    def __init__(self, field: str, why: str) -> None:
+        super().__init__(f"{field}: {why}")
+        self.cause = {"reason": "FieldValueInvalid", "field": field, "message": why}
+
+    def status(self) -> dict[str, object]:
+        """Return the metav1.Status, with the one cause."""
+        return super().status() | {"details": {"causes": [self.cause]}}
 
 
 class HeadersTooLarge(HoldfastError):

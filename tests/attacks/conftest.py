@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,11 @@ import pytest
 
 from attacks.scripted_upstream import ScriptedUpstream
 from attacks.wire import Answer, connect, read_answer
+from holdfast.approval.store import HoldStore
+from holdfast.database import Database
+from holdfast.exchange import Identity
 from recording_upstream import TOKEN
-from running import RunningGateway, Upstream
+from running import ISSUER, RunningGateway, Upstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,14 +57,14 @@ class Target:
         return connect(self.gateway.url, self.gateway.ca_file, *alpn)
 
     def send(self, request: bytes, *, token: str = "") -> Answer:
-        """Send raw bytes, TOKEN replaced by an agent's token; return the first answer."""
+        """Send raw bytes, `<token>` replaced by an agent's token; return the first answer."""
         with self.connect() as connection:
             connection.sendall(self.fill(request, token))
             return read_answer(connection)
 
     def fill(self, request: bytes, token: str = "") -> bytes:
-        """Put an agent's token in the place of TOKEN."""
-        return request.replace(b"TOKEN", (token or self.gateway.token("agent", "agents")).encode())
+        """Put an agent's token in the place of `<token>`."""
+        return request.replace(b"<token>", (token or self.gateway.token("agent", "agents")).encode())
 
     def records(self) -> list[dict[str, Any]]:
         """Every record in the audit database, in order."""
@@ -84,6 +88,25 @@ def read_records(database: Path) -> list[dict[str, Any]]:
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         leaves = connection.execute("SELECT leaf FROM records ORDER BY seq").fetchall()
     return [msgspec.json.decode(leaf[leaf.index(b"{") :]) for (leaf,) in leaves]
+
+
+def approve(target: Target, *, deny: str = "") -> None:
+    """Decide the one hold that waits, as a person of group platform."""
+    database = Database.open(f"sqlite:///{target.gateway.database}")
+    try:
+        holds = HoldStore(database)
+        wait_until(lambda: pending_holds(target.gateway.database))
+        (hold_id,) = pending_holds(target.gateway.database)
+        boss = Identity(ISSUER, "boss", ("platform",))
+        holds.decide(hold_id, not deny, boss, deny, datetime.now(UTC))
+    finally:
+        database.close()
+
+
+def pending_holds(database: Path, state: str = "pending") -> list[str]:
+    """The IDs of the holds in this state."""
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        return [row[0] for row in connection.execute("SELECT id FROM holds WHERE state = ?", (state,))]
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import socketserver
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,3 +97,18 @@ def gateway(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
     running.write_config(approvals_port=free_ports(1)[0])
     yield running.start()
     running.stop()
+
+
+class _Echo(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        while line := self.rfile.readline():
+            self.wfile.write(line.upper())
+
+
+@pytest.fixture
+def echo_port() -> Iterator[int]:
+    """A port of this machine that gives back every line, in upper case: what is forwarded to."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Echo) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()

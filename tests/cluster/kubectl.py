@@ -5,8 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 VERSIONS = ("1.27", "1.29", "1.30", "1.33")
 TIMEOUT_SECONDS = 60
@@ -54,16 +60,24 @@ class Kubectl:
         assert done.returncode == 1, done.stdout.decode()
         return done.stderr.decode()
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start it and return at once, with pipes for all three streams; both kinds of output come as one."""
-        return subprocess.Popen(
+    @contextmanager
+    def started(self, *arguments: str, terminal: int | None = None) -> Iterator[subprocess.Popen[str]]:
+        """Start it, on a terminal or with both outputs as one; it ends with the block, and after a minute anyway."""
+        with subprocess.Popen(
             self._command(arguments),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdin=subprocess.DEVNULL if terminal is None else terminal,
+            stdout=subprocess.PIPE if terminal is None else terminal,
             stderr=subprocess.STDOUT,
             text=True,
             env=self._environment({}),
-        )
+        ) as process:
+            limit = threading.Timer(TIMEOUT_SECONDS, process.kill)
+            limit.start()
+            try:
+                yield process
+            finally:
+                limit.cancel()
+                process.kill()
 
     def _command(self, arguments: tuple[str, ...]) -> list[str | Path]:
         return [self.path, "--kubeconfig", self.kubeconfig, "--namespace", self.namespace, *arguments]

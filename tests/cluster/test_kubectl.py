@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import os
-import random
-import signal
-import socketserver
-import subprocess
-import threading
-import urllib.request
-from typing import TYPE_CHECKING, Any
+import socket
+import termios
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
 
 import pytest
 
 from kubectl import Kubectl, find_versions
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -28,7 +25,7 @@ if TYPE_CHECKING:
 
 MEGABYTE = 1 << 20
 PASSWORD = "correct-horse-battery"
-BINARY = random.Random(3).randbytes(3 * MEGABYTE)
+BINARY = hashlib.shake_256(b"all bytes, and no pattern").digest(3 * MEGABYTE)
 
 
 @pytest.fixture(scope="module", params=["built", *find_versions()])
@@ -90,7 +87,7 @@ def test_create_diff_and_apply_merge_three_ways(kubectl: Kubectl) -> None:
     kubectl.ok("patch", "configmap", "applied", "--type=merge", "-p", '{"data":{"elsewhere":"1"}}')
     wanted = config_map("applied", kept="1", changed="2")
     shown = kubectl.run("diff", "-f", "-", stdin=wanted.encode())
-    assert (shown.returncode, b"+  changed: \"2\"" in shown.stdout) == (1, True), shown.stderr
+    assert (shown.returncode, b'+  changed: "2"' in shown.stdout) == (1, True), shown.stderr
     assert kubectl.ok("apply", "-f", "-", stdin=wanted) == "configmap/applied configured\n"
     assert data_of(kubectl, "applied") == {"kept": "1", "changed": "2", "elsewhere": "1"}
     assert kubectl.ok("apply", "-f", "-", stdin=wanted) == "configmap/applied unchanged\n"
@@ -138,23 +135,22 @@ def test_a_deployment_rolls_out_restarts_and_scales(kubectl: Kubectl) -> None:
 
 
 def test_a_watch_shows_each_change_as_it_comes(kubectl: Kubectl) -> None:
-    watch = kubectl.start("get", "configmaps", "--watch", "--field-selector=metadata.name=seen", "-o", "name")
-    lines = read_lines(watch)
-    # A watch begins with what is there: the first line says that it has begun.
-    kubectl.ok("create", "configmap", "seen")
-    kubectl.ok("label", "configmap", "seen", "step=1")
-    assert [next(lines), next(lines)] == ["configmap/seen\n", "configmap/seen\n"]
-    kubectl.ok("label", "configmap", "seen", "step=2", "--overwrite")
-    assert next(lines) == "configmap/seen\n"
-    end(watch)
+    kubectl.ok("create", "configmap", "seen", "--from-literal=step=1")
+    columns = "custom-columns=STEP:.data.step"
+    with kubectl.started("get", "configmap", "seen", "--watch", "--no-headers", "-o", columns) as watch:
+        assert watch.stdout is not None
+        assert watch.stdout.readline() == "1\n"
+        for step in ("2", "3"):
+            kubectl.ok("patch", "configmap", "seen", "--type=merge", "-p", f'{{"data":{{"step":"{step}"}}}}')
+            assert watch.stdout.readline() == f"{step}\n"
 
 
 def test_wait_ends_when_what_it_waits_for_is_so(kubectl: Kubectl) -> None:
     kubectl.ok("wait", "--for=condition=Ready", "pod/shell", "--timeout=20s")
     kubectl.ok("create", "configmap", "awaited", "--from-literal=state=no")
-    wait = kubectl.start("wait", "--for=jsonpath={.data.state}=yes", "configmap/awaited", "--timeout=20s")
-    kubectl.ok("patch", "configmap", "awaited", "--type=merge", "-p", '{"data":{"state":"yes"}}')
-    assert wait.communicate(timeout=30)[0] == "configmap/awaited condition met\n"
+    with kubectl.started("wait", "--for=jsonpath={.data.state}=yes", "configmap/awaited", "--timeout=20s") as wait:
+        kubectl.ok("patch", "configmap", "awaited", "--type=merge", "-p", '{"data":{"state":"yes"}}')
+        assert wait.communicate()[0] == "configmap/awaited condition met\n"
     assert "timed out" in kubectl.fails("wait", "--for=delete", "configmap/awaited", "--timeout=1s")
 
 
@@ -197,15 +193,90 @@ def test_attach_reaches_the_container_s_own_command(kubectl: Kubectl) -> None:
     assert "heard me" in kubectl.ok(*run, "--", "sh", "-c", script, stdin="me\n")
 
 
-class Echo(socketserver.StreamRequestHandler):
-    def handle(self) -> None:
-        while line := self.rfile.readline():
-            self.wfile.write(line[::-1].strip() + b"\n")
+def test_a_terminal_of_the_client_s_size_is_in_the_pod(kubectl: Kubectl) -> None:
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (33, 101))
+    script = "sleep 1; stty size; read word; echo heard $word; exit 5"
+    with kubectl.started("exec", "-it", "shell", "--", "sh", "-c", script, terminal=theirs) as session:
+        os.close(theirs)
+        os.write(ours, b"me\n")
+        shown = read_terminal(ours)
+        assert session.wait() == 5
+    assert "33 101" in shown
+    assert "heard me" in shown
 
 
-@pytest.fixture
-def echo_port() -> Iterator[int]:
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_address[1]
-        server.shutdown()
+def read_terminal(descriptor: int) -> str:
+    """Read until the other end is closed, which Linux reports as an error."""
+    shown = b""
+    with os.fdopen(descriptor, "rb", buffering=0) as terminal, suppress(OSError):
+        while data := terminal.read(4096):
+            shown += data
+    return shown.decode()
+
+
+def test_an_ephemeral_container_runs_beside_the_others(kubectl: Kubectl) -> None:
+    kubectl.ok("debug", "shell", "--image=none", "-c", "beside", "--", "echo", "from beside")
+    ended = '{.status.ephemeralContainerStatuses[?(@.name=="beside")].state.terminated.reason}=Completed'
+    kubectl.ok("wait", f"--for=jsonpath={ended}", "pod/shell", "--timeout=30s")
+    assert kubectl.ok("logs", "shell", "-c", "beside") == "from beside\n"
+
+
+def test_port_forward_carries_data_both_ways_on_several_connections(kubectl: Kubectl, echo_port: int) -> None:
+    line = b"to and fro " * 20_000 + b"\n"
+    with kubectl.started("port-forward", "pod/shell", f":{echo_port}") as forward:
+        assert forward.stdout is not None
+        host, _, port = forward.stdout.readline().removeprefix("Forwarding from ").split()[0].partition(":")
+        with ExitStack() as open_connections:
+            for _ in range(3):
+                connection = open_connections.enter_context(socket.create_connection((host, int(port)), timeout=20))
+                stream = open_connections.enter_context(connection.makefile("rwb"))
+                for _ in range(2):
+                    stream.write(line)
+                    stream.flush()
+                    assert stream.readline() == line.upper()
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------
+
+
+def test_another_person_s_name_is_refused(kubectl: Kubectl) -> None:
+    refused = kubectl.fails("get", "pods", "--as=system:admin")
+    assert "(BadRequest)" in refused
+    assert "impersonation through the gateway is not enabled" in refused
+
+
+def test_what_policy_denies_is_forbidden_by_the_rule_s_name(kubectl: Kubectl) -> None:
+    refused = kubectl.fails("create", "rolebinding", "mine", "--clusterrole=admin", "--user=me")
+    assert 'rolebindings.rbac.authorization.k8s.io is forbidden: User "kubectl-' in refused
+    assert 'rule "deny-rbac-writes"' in refused
+
+
+def test_a_secret_is_written_shown_masked_and_its_mask_never_written_back(kubectl: Kubectl, admin: Admin) -> None:
+    manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "db"}, "stringData": {"password": PASSWORD}}
+    kubectl.ok("apply", "-f", "-", stdin=json.dumps(manifest))
+    shown = kubectl.ok("get", "secret", "db", "-o", "yaml")
+    assert PASSWORD not in shown
+    masked = kubectl.ok("get", "secret", "db", "-o", "go-template={{.data.password | base64decode}}")
+    assert masked.startswith("masked:v1:secret-values:")
+    assert PASSWORD not in kubectl.ok("describe", "secret", "db")
+    for write in ("apply", "replace"):
+        refused = kubectl.fails(write, "-f", "-", stdin=shown)
+        assert refused.startswith('The secrets "db" is invalid: ')
+        assert "holds a mask (masked:v1:...)" in refused
+    assert password_of(admin, kubectl.namespace, "db") == PASSWORD
+
+
+def test_a_secret_that_was_applied_is_applied_again_though_its_last_state_is_masked(
+    kubectl: Kubectl, admin: Admin
+) -> None:
+    manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "twice"}}
+    kubectl.ok("apply", "-f", "-", stdin=json.dumps({**manifest, "stringData": {"password": "old"}}))
+    wanted = json.dumps({**manifest, "stringData": {"password": PASSWORD}})
+    assert kubectl.ok("apply", "-f", "-", stdin=wanted) == "secret/twice configured\n"
+    assert password_of(admin, kubectl.namespace, "twice") == PASSWORD
+
+
+def password_of(admin: Admin, namespace: str, secret: str) -> str:
+    """The password that the cluster has, as its administrator sees it."""
+    return admin("get", "secret", secret, "-n", namespace, "-o", "go-template={{.data.password | base64decode}}").stdout

@@ -90,6 +90,16 @@ def test_a_mask_inside_a_match_stays_and_the_rest_is_masked():
     assert mask_text(b"BEGIN " + mask + b" tail", TOKENS, VIEWS).store == mask_of(b"BEGIN ") + mask + mask_of(b" tail")
 
 
+@given(st.lists(st.sampled_from([mask_of(b"x"), b"BEGIN", b" ", b"ab", b"\n", b"tok-1"]), max_size=12).map(b"".join))
+def test_exactly_the_matched_bytes_outside_masks_are_masked(text):
+    plan = compile_plan((Mask("tokens", patterns=("^BEGIN.*$", "[ab]+", "tok-1", ":v1:.")),))
+    kept = {at for mask in re.finditer(rb"masked:v1:tokens:[0-9a-f]{16}", text) for at in range(*mask.span())}
+    matches = (match for rule in plan.text.rules for match in rule.pattern.finditer(text))
+    matched = {at for match in matches for at in range(*match.span())}
+    spans = find_spans(text, plan.text)
+    assert [at for span in spans for at in range(span.start, span.end)] == sorted(matched - kept)
+
+
 def test_what_only_looks_like_a_mask_is_masked():
     plan = compile_plan((Mask("tokens", patterns=("tok-[a-z0-9]+",)),))
     assert b"tok-secret" not in mask_text(b"masked:v1:tok-secret:0123456789abcdef", plan, VIEWS).store

@@ -6,7 +6,7 @@ who act at once exactly one succeeds.
 
 from __future__ import annotations
 
-from datetime import datetime  # noqa: TC003 - TypedColumns reads its annotations
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import JSON, Column, Connection, Index, Named, Table, Text, TypedColumns, select, update

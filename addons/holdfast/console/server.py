@@ -73,6 +73,7 @@ async def _serve(
         server = Server(configure(application, certificate, private_key), exit_with_parent)
         if exit_with_parent:
             watch_parent(asyncio.get_running_loop(), server.stop)
+        server.obey_signals()
         listener.listen()
         ready(shown_url(listener))
         await server.serve(sockets=[listener])
@@ -108,12 +109,15 @@ class Server(uvicorn.Server):
         """End calls under way, then return from `serve`."""
         self.should_exit = True
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Stop on SIGTERM and SIGINT, and leave it at that: uvicorn's own would raise them again afterwards."""
+    def obey_signals(self) -> None:
+        """Stop on SIGTERM and SIGINT, from before anybody is told that we are ready."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self.stop)
         loop.add_signal_handler(signal.SIGINT, _do_nothing if self._ignore_interrupt else self.stop)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals as they are: uvicorn's own handling would raise them again afterwards."""
         yield
 
 

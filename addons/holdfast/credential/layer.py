@@ -15,6 +15,7 @@ Written against mitmproxy 12.2 (`proxy/layers/http/__init__.py`); the overridden
 from __future__ import annotations
 
 import hmac
+import re
 import uuid
 import weakref
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import unquote_to_bytes
 
 from mitmproxy import flow, http
 from mitmproxy.net.tls import starts_like_tls_record
@@ -45,10 +47,10 @@ from mitmproxy.proxy.layers.http import (
     ResponseProtocolError,
     SendHttp,
 )
-from mitmproxy.proxy.layers.http._http1 import Http1Server
+from mitmproxy.proxy.layers.http._http1 import Http1Connection, Http1Server
 
 from holdfast.credential.sources import Credential, Target
-from holdfast.errors import BadGateway, HoldfastError, Internal, TooLarge, Unavailable
+from holdfast.errors import BadGateway, BadRequest, HoldfastError, Internal, TooLarge, Unavailable
 from holdfast.exchange import AuditID, Exchange, RequestInfo, WireRequest, flow_digest
 from holdfast.kube.status import render_status
 
@@ -56,10 +58,12 @@ if TYPE_CHECKING:
     from mitmproxy.connection import Client
     from mitmproxy.proxy.context import Context
 
-MAX_HEADER_BYTES = 256 << 10
-"""An HTTP/1 header section that is still incomplete at this length ends the connection (mitmproxy has no bound)."""
+MAX_UNREAD_BYTES = 256 << 10
+"""HTTP/1 bytes that cannot be read yet: headers or a chunk's line without end, whatever follows a call that waits.
+mitmproxy has no bound; here more than this ends the connection."""
 
 SECRET_HEADERS = frozenset({b"authorization", b"proxy-authorization", b"cookie"})
+_QUOTED_BYTES = re.compile(r"""\bb['"].*""", re.DOTALL)
 _BEARER_SUBPROTOCOL = b"base64url.bearer.authorization.k8s.io."
 
 
@@ -129,6 +133,11 @@ def shown_digest(request: http.Request) -> str:
     )
 
 
+def decided_digest(target: Target, info: RequestInfo, view: bytes) -> str:
+    """The digest that the flow of a decided call must show: whatever was edited since it arrived shows in it."""
+    return flow_digest(info.method, "https", target.host, target.port, info.target, view)
+
+
 def status_response(error: HoldfastError, info: RequestInfo | None, audit_id: AuditID) -> http.Response:
     """A refusal as the API server would write it: a metav1.Status, with `Retry-After` where trying again helps."""
     response = http.Response.make(
@@ -196,21 +205,30 @@ class GatewayLayer(HttpLayer):
         yield from self.event_to_child(stream, events.Start())
 
     def event_to_child(self, child: layer.Layer | HttpStream, event: events.Event) -> layer.CommandGenerator[None]:
-        """Pass an event on; on a client's HTTP/1 connection, watch what mitmproxy does not."""
+        """Pass an event on; on an HTTP/1 connection, watch what mitmproxy does not."""
         passed = super().event_to_child(child, event)
-        return self._watch_head(child, passed) if isinstance(child, Http1Server) else passed
+        return self._watch(child, passed) if isinstance(child, Http1Connection) else passed
 
-    def _watch_head(self, child: Http1Server, passed: layer.CommandGenerator[None]) -> layer.CommandGenerator[None]:
-        """Drop log lines that quote the wire, and connections whose header section never ends."""
-        for command in passed:
-            if isinstance(command, commands.Log) and "before completing request headers" in command.message:
-                # mitmproxy quotes the raw head here, Authorization included.
-                yield commands.Log("Client closed connection before completing request headers.")
-            else:
+    def _watch(self, child: Http1Connection, passed: layer.CommandGenerator[None]) -> layer.CommandGenerator[None]:
+        """Keep log lines from quoting the wire, and end what mitmproxy would leave hanging or let grow."""
+        try:
+            for command in passed:
+                if isinstance(command, commands.Log):
+                    command.message = _without_quotes(command.message)
                 yield command
-        if child.state == child.read_headers and len(child.buf) > MAX_HEADER_BYTES:
-            child.state = child.done
-            yield commands.CloseConnection(child.conn)
+        except NotImplementedError:
+            # How mitmproxy's reader meets trailers.
+            yield from self._break_off(child, "trailers are not accepted")
+        if isinstance(child, Http1Server) and child.state != child.done and len(child.buf) > MAX_UNREAD_BYTES:
+            yield from self._break_off(child, "the caller sent more than can be read")
+
+    def _break_off(self, child: Http1Connection, why: str) -> layer.CommandGenerator[None]:
+        child.state = child.done
+        yield commands.CloseConnection(child.conn)
+        stream = self.streams.get(child.stream_id or 0)
+        if stream is not None:
+            error = child.ReceiveProtocolError(stream.stream_id, why, child.ReceiveProtocolError.code)
+            yield from self.event_to_child(stream, error)
 
 
 class GatewayStream(HttpStream):
@@ -231,16 +249,36 @@ class GatewayStream(HttpStream):
         """mitmproxy's own handling, with every command that goes to the API server checked on its way out."""
         if isinstance(event, RequestProtocolError):
             self.exchange.left.set()
+        if isinstance(event, RequestProtocolError | ResponseProtocolError):
+            event = replace(event, message=_without_quotes(event.message))
         for command in super().handle_event(event):
             if not isinstance(command, SendHttp):
                 yield command
             elif command.connection is self.context.client:
-                self.response_begun |= isinstance(command.event, ResponseHeaders)
-                yield command
+                yield from self._towards_client(command)
             else:
                 yield from self._towards_server(command)
         if self.response_begun and self.exchange.cut and not self.was_cut:
             yield from self._cut(self.exchange.cut)
+
+    def _towards_client(self, command: SendHttp) -> layer.CommandGenerator[None]:
+        """Where mitmproxy would answer with a page of HTML, answer with a Status."""
+        event = command.event
+        if isinstance(event, ResponseProtocolError) and not self.response_begun:
+            code = event.code.http_status_code()
+            if code is not None:
+                yield from self._answer(self.exchange.refusal or _protocol_fault(code, event.message), close=True)
+        self.response_begun |= isinstance(event, ResponseHeaders)
+        yield command
+
+    def _answer(self, refusal: HoldfastError, *, close: bool = False) -> layer.CommandGenerator[None]:
+        self.response_begun = True
+        response = status_response(refusal, self.exchange.info, self.exchange.audit_id)
+        if close and self.exchange.wire.http_version.startswith("HTTP/1"):
+            response.headers["connection"] = "close"
+        yield SendHttp(ResponseHeaders(self.stream_id, response, end_stream=False), self.context.client)
+        yield SendHttp(ResponseData(self.stream_id, response.content or b""), self.context.client)
+        yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
 
     def _towards_server(self, command: SendHttp) -> layer.CommandGenerator[None]:
         event = command.event
@@ -420,10 +458,7 @@ class GatewayStream(HttpStream):
         self.exchange.refusal = _upstream_fault(event)
         self.flow.error = flow.Error(event.message)
         yield HttpErrorHook(self.flow)
-        response = status_response(self.exchange.refusal, self.exchange.info, self.exchange.audit_id)
-        yield SendHttp(ResponseHeaders(self.stream_id, response, end_stream=False), self.context.client)
-        yield SendHttp(ResponseData(self.stream_id, response.content or b""), self.context.client)
-        yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
+        yield from self._answer(self.exchange.refusal)
         self.client_state = self.server_state = self.state_errored
         self.flow.live = False
         yield DropStream(self.stream_id)
@@ -490,8 +525,19 @@ def _remove_secrets(request: http.Request) -> None:
         if name.lower() not in SECRET_HEADERS and _BEARER_SUBPROTOCOL not in value
     )
     path, mark, query = request.data.path.partition(b"?")
-    if b"token=" in query.lower():
+    if b"token=" in unquote_to_bytes(query).lower():
         request.data.path = path + mark + b"withheld"
+
+
+def _without_quotes(message: str) -> str:
+    """Leave out what mitmproxy quotes of the wire in its messages: it may be a header with a token in it."""
+    return _QUOTED_BYTES.sub("(left out)", message)
+
+
+def _protocol_fault(code: int, message: str) -> HoldfastError:
+    if code < 500:
+        return BadRequest(f"the request is not as HTTP has it: {message}")
+    return BadGateway("the API server's answer is not as HTTP has it; it was withheld.")
 
 
 def _upstream_fault(event: ResponseProtocolError) -> HoldfastError:

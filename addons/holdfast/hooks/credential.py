@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mitmproxy import ctx
 
-from holdfast.credential.layer import GatewayLayer, shown_digest
+from holdfast.credential.layer import GatewayLayer, decided_digest
 from holdfast.errors import Internal
 from holdfast.exchange import Effect, HoldState, Verdict
 from holdfast.hooks.fail_closed import fail_closed
@@ -26,10 +26,12 @@ class Sealed:
 
     @fail_closed
     def request(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
-        """Bind permission to the request, when every stage before this one has spoken."""
-        if not is_permitted(exchange):
+        """Bind permission to what was decided, when every stage before this one has spoken."""
+        if exchange.info is None or not is_permitted(exchange):
             raise Internal("a stage of the gateway did not speak on this call; nothing was let through.")
-        exchange.verdict = Verdict(exchange.audit_id, shown_digest(flow.request))
+        exchange.verdict = Verdict(
+            exchange.audit_id, decided_digest(self.gateway.wire.target, exchange.info, exchange.request_view)
+        )
 
     def tls_start_server(self, data: tls.TlsData) -> None:
         """Present the gateway's client certificate, on connections of our own layer only."""

@@ -47,7 +47,8 @@ def fail_closed_even_refused[S: _Stage](hook: StageHook[S]) -> FlowHook[S]:
 def _guard[S: _Stage](hook: StageHook[S], *, even_refused: bool) -> FlowHook[S]:
     @functools.wraps(hook)
     async def guarded(self: S, flow: http.HTTPFlow) -> None:
-        exchange = self.gateway.wire.exchanges.get(flow.id)
+        # A replayed flow keeps its ID, and the exchange under it would be the story of the first time.
+        exchange = None if flow.is_replay else self.gateway.wire.exchanges.get(flow.id)
         if exchange is None:
             _refuse_stranger(flow)
             return

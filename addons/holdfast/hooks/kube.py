@@ -10,13 +10,15 @@ from holdfast.exchange import ClientHints
 from holdfast.hooks.fail_closed import fail_closed
 from holdfast.kube.canonical import canonicalize
 from holdfast.kube.headers import check_request_headers, forwarded_fields
-from holdfast.kube.request_info import parse_request_info
+from holdfast.kube.request_info import is_exec_class, parse_request_info
 
 if TYPE_CHECKING:
     from mitmproxy import http
 
     from holdfast.exchange import Exchange, RequestInfo
     from holdfast.hooks.gateway import Gateway
+
+KEPT_TARGET_BYTES = 512
 
 
 class Asked:
@@ -34,7 +36,14 @@ class Asked:
         headers = check_request_headers(wire)
         exchange.client = ClientHints(headers.user_agent, headers.kubectl_command, headers.kubectl_session)
         exchange.content_type = headers.content_type
-        info = _understand(wire.method, wire.target, headers.upgrade)
+        # Only short targets are kept: strangers choose them, and 4096 long ones would fill the memory.
+        understand = _understand if len(wire.target) <= KEPT_TARGET_BYTES else _understand.__wrapped__
+        info = understand(wire.method, wire.target, headers.upgrade)
+        if info.upgrade and not is_exec_class(info):
+            # The API server sends watches and logs over WebSocket too, where no mask and no record would see them.
+            raise BadRequest(
+                f"{info.verb} of {info.path} cannot be upgraded; leave out the headers Upgrade and Connection."
+            )
         exchange.forward_headers = forwarded_fields(headers, info)
         exchange.info = info
 

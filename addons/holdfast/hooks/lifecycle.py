@@ -12,7 +12,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
-from mitmproxy import ctx, exceptions
+from mitmproxy import addonmanager, ctx, exceptions
 from mitmproxy.proxy import mode_servers
 
 from holdfast.credential.layer import GatewayProxy
@@ -21,6 +21,8 @@ from holdfast.hooks.connection import GatewayConnectionHandler
 from holdfast.hooks.listener import listener_bundle
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mitmproxy.proxy.context import Context
     from mitmproxy.proxy.layer import Layer
 
@@ -35,8 +37,9 @@ logger = logging.getLogger(__name__)
 class Lifecycle:
     """Opens and closes the gateway with the program that it runs in."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, stages: Sequence[object]) -> None:
         self.gateway = gateway
+        self.stages = stages
         self.pinned: dict[str, Any] = {}
 
     def load(self, loader: object) -> None:
@@ -63,6 +66,7 @@ class Lifecycle:
 
     async def _start(self) -> None:
         try:
+            self._require_path()
             await self.gateway.start()
         except ConfigurationError as fault:
             print(f"holdfast: {fault}", file=sys.stderr)
@@ -70,6 +74,12 @@ class Lifecycle:
         options = pinned_options(self.gateway)
         ctx.options.update(**options)
         self.pinned = options
+
+    def _require_path(self) -> None:
+        """A path with a stage left out, or out of order, would let calls pass unmasked or unrecorded."""
+        found = [addon for addon in addonmanager.traverse(ctx.master.addons.chain) if addon in self.stages]
+        if found != list(self.stages):
+            raise ConfigurationError("the request path is not whole or out of order; load addons/gateway.py as it is.")
 
 
 def pinned_options(gateway: Gateway) -> dict[str, Any]:
@@ -83,6 +93,7 @@ def pinned_options(gateway: Gateway) -> dict[str, Any]:
         "certs": [f"*={listener_bundle(gateway.settings, gateway.certificates)}"],
         "confdir": str(state / "mitmproxy"),
         "ssl_verify_upstream_trusted_ca": str(authority),
+        "ssl_verify_upstream_trusted_confdir": None,
         "ssl_insecure": False,
         "client_certs": None,
         "request_client_cert": False,

@@ -80,8 +80,9 @@ class Masked:
         place = await asyncio.to_thread(find_mask, exchange.request_body)
         if place is not None:
             raise Invalid(
-                f"{place} holds a mask (masked:v1:...), not the value that it stands for: writing it would destroy "
-                "the value. Leave the field out, or write its true value."
+                place,
+                "holds a mask (masked:v1:...), not the value that it stands for: writing it would destroy the value. "
+                "Leave the field out, or write its true value.",
             )
 
 

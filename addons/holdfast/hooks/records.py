@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from time import monotonic
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from holdfast.audit.record import (
     Answer,
@@ -66,7 +67,11 @@ def shown_uri(exchange: Exchange) -> str:
     """The path and query, without what may be a token where the query was refused for holding one."""
     target = exchange.info.target if exchange.info is not None else exchange.wire.target
     path, mark, query = target.decode("latin-1").partition("?")
-    return f"{path}?withheld" if mark and exchange.info is None and "token=" in query.lower() else path + mark + query
+    return (
+        f"{path}?withheld"
+        if mark and exchange.info is None and "token=" in unquote(query).lower()
+        else path + mark + query
+    )
 
 
 def _entry(exchange: Exchange, kind: Kind, *, with_request: bool = False, with_response: bool = False) -> Entry:

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 def request_path(gateway: Gateway) -> list[object]:
     """Every stage, in the order in which a request meets them."""
-    return [
-        Lifecycle(gateway),  # opens the stages before the listener, closes them after it
+    stages = (
         Asked(gateway),  # what is asked
         Identified(gateway),  # who asks
         Decided(gateway),  # may it
@@ -35,4 +34,8 @@ def request_path(gateway: Gateway) -> list[object]:
         Recorded(gateway),  # the intent, then the outcome, durable
         Streamed(gateway),  # what passes unbuffered
         Sealed(gateway),  # the verdict, without which there is no credential
+    )
+    return [
+        Lifecycle(gateway, stages),  # opens the gateway before the listener, closes it after
+        *stages,
     ]

@@ -109,11 +109,14 @@ def _why(error: Exception) -> str:
 
 
 class _Walk:
-    """One pass over `body`: both views grow side by side up to `_done`, the end of what was copied or masked."""
+    """One pass over `body`: both views grow side by side up to `_done`, the end of what was copied or masked.
+
+    The way down starts at what a document is made of (`answer`, `event`, `patch`, `object`), follows states
+    (`_descend`, `_visit`) and ends in `_replace`.
+    """
 
     def __init__(self, body: bytes, fields: FieldPlan, views: Views) -> None:
         self.spans = Spans(body)
-        self._body = body
         self._fields = fields
         self._views = views
         self._done = 0
@@ -126,8 +129,8 @@ class _Walk:
     def result(self) -> MaskedBody:
         """Return both views; the body itself where nothing was masked."""
         if not self._caller:
-            return MaskedBody(self._body, self._body, {})
-        rest = self._body[self._done :]
+            return MaskedBody(self.spans.body, self.spans.body, {})
+        rest = self.spans.body[self._done :]
         return MaskedBody(b"".join((*self._caller, rest)), b"".join((*self._store, rest)), dict(self._counts))
 
     def answer(self, raw: Raw, at: int) -> None:
@@ -188,7 +191,7 @@ class _Walk:
     def _visit(self, raw: Raw, at: int, state: State, path: _Path) -> None:
         if len(path) > _DEEPEST:
             raise RecursionError
-        first = self._body[at]
+        first = self.spans.body[at]
         if first in _CONTAINERS and self._is_barren(raw, at, state):
             return
         if first == _LEFT_BRACE:
@@ -238,7 +241,7 @@ class _Walk:
         self._splice(raw, at, quoted(caller), quoted(store))
 
     def _splice(self, raw: Raw, at: int, caller: bytes, store: bytes) -> None:
-        untouched = self._body[self._done : at]
+        untouched = self.spans.body[self._done : at]
         self._caller += (untouched, caller)
         self._store += (untouched, store)
         self._done = at + len(raw)

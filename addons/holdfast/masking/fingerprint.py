@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PREFIX = b"masked:v1:"
 """How every mask begins."""
 
-MASK = re.compile(rb"masked:v1:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,62}):[0-9a-f]{16}(?![0-9a-f])")
+MASK = re.compile(rb"masked:v1:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,62}):[0-9a-f]{16}")
 """One whole mask."""
 
 _DIGITS = 16

@@ -40,7 +40,7 @@ class WatchMasker:
         events = self._completed(chunk)
         if len(self._held) > LONGEST_EVENT or any(len(event) > LONGEST_EVENT for event in events):
             raise BadGateway(f"A watch event is longer than {LONGEST_EVENT} bytes; the watch was ended.")
-        return self._joined([self._masked(event) for event in events])
+        return _joined([self._masked(event) for event in events])
 
     def finish(self) -> tuple[bytes, bytes]:
         """Return both views of a last event without its newline. Raises BadGateway if it is not whole."""
@@ -64,5 +64,6 @@ class WatchMasker:
         self.counts.update(masked.counts)
         return masked
 
-    def _joined(self, events: list[MaskedBody]) -> tuple[bytes, bytes]:
-        return b"".join(event.caller for event in events), b"".join(event.store for event in events)
+
+def _joined(events: list[MaskedBody]) -> tuple[bytes, bytes]:
+    return b"".join(event.caller for event in events), b"".join(event.store for event in events)

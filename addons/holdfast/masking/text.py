@@ -1,6 +1,6 @@
 """Text, such as logs, masked line by line for the caller and for the store.
 
-Every pattern is matched against the whole text; where matches of different rules overlap or touch, the stretch
+Every pattern is matched against the whole text; where matches overlap or touch, the stretch
 they cover together becomes one mask in the name of the rule that begins it, so the order of rules in a policy
 lets nothing through. A mask that is already there stays as it is.
 
@@ -12,7 +12,7 @@ what is held back can be missed, or masked in part, where one window ends. No pa
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from holdfast.masking.body import MaskedBody
@@ -136,15 +136,17 @@ def _masks_in(data: bytes, text: TextPlan) -> list[tuple[int, int]]:
 
 
 def _without(holes: list[tuple[int, int]], spans: list[Span]) -> list[Span]:
-    for start, end in holes:
-        spans = [piece for span in spans for piece in _around(start, end, span)]
-    return spans
-
-
-def _around(start: int, end: int, span: Span) -> list[Span]:
-    if end <= span.start or span.end <= start:
-        return [span]
-    pieces = (span._replace(end=min(span.end, start)), span._replace(start=max(span.start, end)))
+    """Return what is left of `spans` outside `holes`; both are in order and apart, so one pass over both does."""
+    pieces: list[Span] = []
+    waiting = deque(holes)
+    for start, end, rule in spans:
+        while waiting and waiting[0][0] < end:
+            pieces.append(Span(start, waiting[0][0], rule))
+            start = max(start, waiting[0][1])
+            if waiting[0][1] > end:
+                break
+            waiting.popleft()
+        pieces.append(Span(start, end, rule))
     return [piece for piece in pieces if piece.start < piece.end]
 
 
