@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import ssl
 from typing import TYPE_CHECKING
 
 import psutil
@@ -13,6 +12,8 @@ from attacks.wire import connect_plain, read_answer, read_answers
 from recording_upstream import TOKEN
 
 if TYPE_CHECKING:
+    import ssl
+
     from attacks.conftest import Target
 
 POD = b"/api/v1/namespaces/demo/pods/p"
@@ -108,7 +109,9 @@ def test_a_body_whose_length_can_be_read_in_two_ways_is_refused(target: Target, 
 
 
 def test_connect_opens_no_tunnel(target: Target) -> None:
-    answer = target.send(b"CONNECT example.test:443 HTTP/1.1\r\nHost: example.test:443\r\nAuthorization: Bearer <token>\r\n\r\n")
+    answer = target.send(
+        b"CONNECT example.test:443 HTTP/1.1\r\nHost: example.test:443\r\nAuthorization: Bearer <token>\r\n\r\n"
+    )
     assert answer.code == 400
     assert answer.status["reason"] == "BadRequest"
     assert target.upstream.calls() == []
@@ -124,7 +127,12 @@ def test_plain_http_on_the_tls_port_is_told_to_use_https(target: Target) -> None
 
 
 def test_a_request_line_of_another_protocol_reaches_nothing(target: Target) -> None:
-    for request in (b"\x00\x01\x02\x03\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"):
+    for request in (
+        b"\x00\x01\x02\x03\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ):
         answer = target.send(request)
         assert answer.code in {0, 400, 401, 403}
     assert target.upstream.calls() == []
@@ -205,7 +213,9 @@ def test_a_request_body_over_the_limit_is_refused_with_a_status(target: Target) 
     assert answer.code == 413
     assert answer.status["reason"] == "RequestEntityTooLarge"
     assert target.upstream.calls() == []
-    target.settle(lambda: any(r["refusal"]["code"] == 413 for r in target.outcomes("/api/v1/namespaces/demo/pods")[-1:]))
+    target.settle(
+        lambda: any(r["refusal"]["code"] == 413 for r in target.outcomes("/api/v1/namespaces/demo/pods")[-1:])
+    )
 
 
 def test_a_chunk_extension_that_never_ends_ends_the_connection(target: Target) -> None:

@@ -77,7 +77,9 @@ def test_a_call_edited_after_its_verdict_is_not_forwarded(
     assert target.upstream.calls() == []
 
 
-@pytest.mark.parametrize("edit", [{"path": "/api/v1/namespaces/kube-system"}, {"host": "other.test"}, {"method": "GET"}])
+@pytest.mark.parametrize(
+    "edit", [{"path": "/api/v1/namespaces/kube-system"}, {"host": "other.test"}, {"method": "GET"}]
+)
 def test_a_call_edited_while_it_is_held_is_not_forwarded_though_approved(
     at_mitmweb: tuple[Target, MitmwebGateway], edit: dict[str, Any]
 ) -> None:
@@ -128,9 +130,7 @@ def test_a_replayed_or_duplicated_flow_is_not_forwarded(at_mitmweb: tuple[Target
     assert len(flows) == 2
     for flow_id in flows:
         web.post(f"/flows/{flow_id}/replay")
-    wait_until(
-        lambda: all(flow.get("response", {}).get("status_code") == 500 for flow in web.get("/flows").json()), 10
-    )
+    wait_until(lambda: all(flow.get("response", {}).get("status_code") == 500 for flow in web.get("/flows").json()), 10)
     assert len(target.upstream.calls()) == 1
 
 

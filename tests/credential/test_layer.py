@@ -57,7 +57,9 @@ class Run:
     connections: int = 0
 
     def __post_init__(self) -> None:
-        self.wire = Wire(TARGET, lambda: Credential(token=UPSTREAM_TOKEN), 1 << 20, 1 << 20, lambda _: pytest.fail("tap"))
+        self.wire = Wire(
+            TARGET, lambda: Credential(token=UPSTREAM_TOKEN), 1 << 20, 1 << 20, lambda _: pytest.fail("tap")
+        )
         with taddons.context(Proxyserver()) as addons:
             client = connection.Client(peername=("127.0.0.1", 1), sockname=("127.0.0.1", 2), timestamp_start=0.0)
             client.proxy_mode = ProxyMode.parse("reverse:https://api.test:6443")
@@ -265,7 +267,7 @@ def test_what_mitmproxy_quotes_of_the_wire_does_not_become_the_flows_error() -> 
             super()._hook(hook)
             if isinstance(hook, HttpRequestHook):
                 message = f"HTTP/2 protocol error: surrounded by whitespace b' Bearer {CALLER_TOKEN}'"
-                list(self.stream.handle_event(RequestProtocolError(1, message)))
+                list(self.stream.handle_event(RequestProtocolError(1, message, ErrorCode.GENERIC_CLIENT_ERROR)))
 
     run = Malformed(permit)
     assert run.upstream == []

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from mitmproxy import hooks
 from mitmproxy.test import taddons
 
 from holdfast.errors import ConfigurationError
-from holdfast.hooks.gateway import Gateway
-from holdfast.hooks.lifecycle import Lifecycle
 from holdfast.hooks.request_path import request_path
+
+if TYPE_CHECKING:
+    from holdfast.hooks.gateway import Gateway
+    from holdfast.hooks.lifecycle import Lifecycle
 
 UNGUARDED = {("Sealed", "tls_start_server")}
 """Shows no flow; without it there is no client certificate, so it fails closed by itself."""

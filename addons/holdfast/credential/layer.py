@@ -296,10 +296,10 @@ class GatewayStream(HttpStream):
     def _send_request(self, command: SendHttp, shown: http.Request) -> layer.CommandGenerator[None]:
         if (refusal := self._find_fault(shown)) is not None:
             # Only an edit between the verdict and this moment comes here; `make_server_connection` saw to the rest.
-            yield commands.Log(f"holdfast: nothing was forwarded: {refusal}")
-            yield SendHttp(
-                ResponseProtocolError(self.stream_id, str(refusal), ErrorCode.GENERIC_SERVER_ERROR), self.context.client
-            )
+            self.exchange.refusal = refusal
+            yield from self._tell_error(str(refusal))
+            yield from self._answer(refusal, close=True)
+            yield from self._leave()
             return
         self.exchange.verdict = None
         self.credential_attached = True
@@ -465,14 +465,20 @@ class GatewayStream(HttpStream):
 
     def _cut(self, reason: str) -> layer.CommandGenerator[None]:
         self.was_cut = True
-        self.flow.error = flow.Error(reason)
-        ended = HttpErrorHook(self.flow)
-        ended.blocking = False
-        yield ended
+        yield from self._tell_error(reason)
         code = ErrorCode.GENERIC_SERVER_ERROR
         yield SendHttp(ResponseProtocolError(self.stream_id, reason, code), self.context.client)
         if self.context.server in getattr(self.context.layers[-2], "connections", ()):
             yield SendHttp(RequestProtocolError(self.stream_id, reason, code), self.context.server)
+        yield from self._leave()
+
+    def _tell_error(self, reason: str) -> layer.CommandGenerator[None]:
+        self.flow.error = flow.Error(reason)
+        ended = HttpErrorHook(self.flow)
+        ended.blocking = False
+        yield ended
+
+    def _leave(self) -> layer.CommandGenerator[None]:
         self.client_state = self.server_state = self.state_errored
         yield DropStream(self.stream_id)
 

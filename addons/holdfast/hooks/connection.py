@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mitmproxy.proxy import events, mode_servers
@@ -145,11 +145,8 @@ class _Hookless:
                     waiting.append(events.HookCompleted(command))
 
 
-def build_table(addons: Sequence[object], names: Sequence[str]) -> HookTable:
-    """The bound methods of `addons`, in order, for every hook name."""
-    table: dict[str, list[Callable[[Any], Any]]] = {}
-    for name in names:
-        methods = [getattr(addon, name) for addon in addons if callable(getattr(addon, name, None))]
-        if methods:
-            table[name] = methods
-    return table
+def build_table(names: Iterable[str], addons: Iterable[object]) -> HookTable:
+    """The bound methods of `addons`, in order, for each of the hooks in `names` that any of them has."""
+    chain = list(addons)
+    table = {name: [getattr(addon, name) for addon in chain if callable(getattr(addon, name, None))] for name in names}
+    return {name: methods for name, methods in table.items() if methods}

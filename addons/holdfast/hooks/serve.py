@@ -43,12 +43,18 @@ class GatewayMaster(Master):
         super().__init__(options.Options(), with_termlog=False)
         self.gateway = gateway
         self.server = proxyserver.Proxyserver()
-        self.addons.add(self.server, next_layer.NextLayer(), tlsconfig.TlsConfig(), errorcheck.ErrorCheck())
+        self.tls = tlsconfig.TlsConfig()
+        self.addons.add(self.server, next_layer.NextLayer(), self.tls, errorcheck.ErrorCheck())
         self.path = request_path(gateway)
         lifecycle = next(addon for addon in self.path if isinstance(addon, Lifecycle))
         lifecycle.pinned = pinned_options(gateway)
         self.addons.add(*self.path)
-        DirectConnectionHandler.table = build_table(self.addons.chain, list(hooks.all_hooks))
+        # Of mitmproxy's own, the making of TLS contexts only: its addons also answer a path of theirs, to anybody.
+        tls_hooks = {name for name in hooks.all_hooks if name.startswith("tls_")}
+        DirectConnectionHandler.table = {
+            **build_table(hooks.all_hooks.keys() - tls_hooks, self.path),
+            **build_table(tls_hooks, [self.tls, *self.path]),
+        }
         install(gateway, DirectConnectionHandler)
         _skip_type_checks()
         self.options.update(**lifecycle.pinned)

@@ -15,6 +15,7 @@ Sources: RFC 9110 sections 5 and 7.6.1, RFC 9112 sections 5.2 and 6; Kubernetes 
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -61,7 +62,8 @@ _WEBSOCKET_BEARER = "base64url.bearer.authorization.k8s.io."
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^`|~0-9A-Za-z]+")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
-_Field = tuple[str, bytes]
+_Fields = dict[str, list[bytes]]
+"""Lower-case names, and the values of each in the order in which they came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ def check_request_headers(wire: WireRequest) -> AcceptedHeaders:
     No message repeats a header's value.
     """
     _check_size(wire.headers)
-    fields = [_check_field(name, value) for name, value in wire.headers]
+    fields = _collect(wire.headers)
     _check_repeats(fields)
     _check_framing(fields)
     upgrade = _check_upgrade(fields, wire.http_version)
@@ -126,17 +128,28 @@ def _check_size(headers: tuple[tuple[bytes, bytes], ...]) -> None:
         raise HeadersTooLarge(f"The request's headers are {size} bytes long; at most {MAX_HEADER_BYTES} are accepted.")
 
 
-def _check_field(raw_name: bytes, raw_value: bytes) -> _Field:
-    """Return the lower-case name and the value without the white space around it."""
+def _collect(headers: tuple[tuple[bytes, bytes], ...]) -> _Fields:
+    """Check every field by itself; the white space around values is gone afterwards."""
+    fields: _Fields = {}
+    for raw_name, raw_value in headers:
+        value = raw_value.strip(b" \t")
+        name = _checked_name(raw_name)
+        if _CONTROL.search(value):
+            raise BadRequest(f"The header {name} has a control character or a folded line in its value: send one line.")
+        fields.setdefault(name, []).append(value)
+    return fields
+
+
+@functools.lru_cache(maxsize=1024)
+def _checked_name(raw_name: bytes) -> str:
+    """Return the name in lower case, if it may be sent; there are few names, and they come with every request."""
     if b"_" in raw_name:
         raise BadRequest(f"The header name {_shown(raw_name)} has a '_', which some servers read as '-'.")
     if not _TOKEN.fullmatch(raw_name):
         raise BadRequest(f"The header name {_shown(raw_name)} is not a token (RFC 9110 section 5.6.2).")
-    name, value = raw_name.decode("ascii").lower(), raw_value.strip(b" \t")
+    name = raw_name.decode("ascii").lower()
     _check_name(name)
-    if _CONTROL.search(value):
-        raise BadRequest(f"The header {name} has a control character or a folded line in its value: send one line.")
-    return name, value
+    return name
 
 
 def _check_name(name: str) -> None:
@@ -151,15 +164,13 @@ def _check_name(name: str) -> None:
         raise BadRequest("The header trailer is refused: a request's fields come before its body.")
 
 
-def _check_repeats(fields: list[_Field]) -> None:
-    seen: set[str] = set()
-    for name, _ in fields:
-        if name in seen and name in _SINGLE:
+def _check_repeats(fields: _Fields) -> None:
+    for name, values in fields.items():
+        if len(values) > 1 and name in _SINGLE:
             raise BadRequest(f"The header {name} is sent twice, and servers differ in which one counts: send one.")
-        seen.add(name)
 
 
-def _check_framing(fields: list[_Field]) -> None:
+def _check_framing(fields: _Fields) -> None:
     length, coding = _text(fields, "content-length"), _text(fields, "transfer-encoding")
     if _has(fields, "content-length") and not (length.isascii() and length.isdigit()):
         raise BadRequest("The header content-length is not a number.")
@@ -173,7 +184,7 @@ def _check_framing(fields: list[_Field]) -> None:
         raise BadRequest("The header te has more than 'trailers': leave it out.")
 
 
-def _check_upgrade(fields: list[_Field], http_version: str) -> str:
+def _check_upgrade(fields: _Fields, http_version: str) -> str:
     connection, upgrade = _tokens(fields, "connection"), _text(fields, "upgrade").lower()
     if set(connection) - _CONNECTION_TOKENS:
         raise BadRequest(
@@ -199,25 +210,25 @@ def _check_protocol(upgrade: str, http_version: str) -> None:
         raise BadRequest(f"An upgrade needs HTTP/1.1; this request came over {http_version}.")
 
 
-def _rebuild(fields: list[_Field], upgrade: str) -> tuple[tuple[bytes, bytes], ...]:
+def _rebuild(fields: _Fields, upgrade: str) -> tuple[tuple[bytes, bytes], ...]:
     names = _FORWARDED | _FORWARDED_WITH_UPGRADE if upgrade else _FORWARDED
-    rebuilt = tuple((names[name], value) for name, value in fields if name in names)
+    rebuilt = tuple((names[name], value) for name, values in fields.items() if name in names for value in values)
     return ((b"Connection", b"Upgrade"), *rebuilt) if upgrade else rebuilt
 
 
-def _has(fields: list[_Field], wanted: str) -> bool:
-    return any(name == wanted for name, _ in fields)
+def _has(fields: _Fields, wanted: str) -> bool:
+    return wanted in fields
 
 
-def _texts(fields: list[_Field], wanted: str) -> list[str]:
-    return [value.decode("utf-8", "replace") for name, value in fields if name == wanted]
+def _texts(fields: _Fields, wanted: str) -> list[str]:
+    return [value.decode("utf-8", "replace") for value in fields.get(wanted, ())]
 
 
-def _text(fields: list[_Field], wanted: str) -> str:
-    return next(iter(_texts(fields, wanted)), "")
+def _text(fields: _Fields, wanted: str) -> str:
+    return fields[wanted][0].decode("utf-8", "replace") if wanted in fields else ""
 
 
-def _tokens(fields: list[_Field], wanted: str) -> list[str]:
+def _tokens(fields: _Fields, wanted: str) -> list[str]:
     return list(_split_tokens(_texts(fields, wanted)))
 
 
