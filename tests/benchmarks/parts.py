@@ -83,8 +83,9 @@ def measure_holds(site: Site, report: Callable[[str], None]) -> dict[str, Any]:
             waiting.append(load())
     gateway.stop()
     slower = median(a["p50_ms"] / b["p50_ms"] - 1 for a, b in zip(waiting, free, strict=True))
-    fewer = median(1 - a["requests_per_second"] / b["requests_per_second"] for a, b in zip(waiting, free, strict=True))
-    return {"free": _medians(free), "waiting": _medians(waiting), "p50_slower": slower, "throughput_lost": fewer}
+    lost = median(1 - a["requests_per_second"] / b["requests_per_second"] for a, b in zip(waiting, free, strict=True))
+    change = {"p50_slower": slower, "throughput_lost": lost}
+    return {"none waits": _medians(free), f"{HOLDS} wait": _medians(waiting), "change": change}
 
 
 class _waiting_calls:

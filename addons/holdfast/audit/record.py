@@ -355,12 +355,16 @@ def _answered_code(record: Record) -> int | None:
 
 
 def _without_floats(value: Any) -> Any:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, int):
-        return value if abs(value) <= LARGEST_INTEGER else str(value)
-    if isinstance(value, float):
-        return _without_floats(int(value)) if value.is_integer() else str(value)
-    if isinstance(value, Mapping):
-        return {str(key): _without_floats(item) for key, item in value.items()}
-    return [_without_floats(item) for item in value]
+    match value:
+        case str() | bool() | None:
+            return value
+        case int():
+            return value if abs(value) <= LARGEST_INTEGER else str(value)
+        case float():
+            return _without_floats(int(value)) if value.is_integer() else str(value)
+        case list() | tuple():
+            return [_without_floats(item) for item in value]
+        case Mapping():
+            return {str(key): _without_floats(item) for key, item in value.items()}
+        case _:
+            return value

@@ -47,7 +47,7 @@ from mitmproxy.proxy.layers.http import (
     ResponseProtocolError,
     SendHttp,
 )
-from mitmproxy.proxy.layers.http._http1 import Http1Connection, Http1Server
+from mitmproxy.proxy.layers.http._http1 import Http1Server
 
 from holdfast.credential.sources import Credential, Target
 from holdfast.errors import BadGateway, BadRequest, HoldfastError, Internal, TooLarge, Unavailable
@@ -55,7 +55,7 @@ from holdfast.exchange import AuditID, Exchange, RequestInfo, WireRequest, flow_
 from holdfast.kube.status import render_status
 
 if TYPE_CHECKING:
-    from mitmproxy.connection import Client
+    from mitmproxy.connection import Client, Connection
     from mitmproxy.proxy.context import Context
 
 MAX_UNREAD_BYTES = 256 << 10
@@ -205,11 +205,13 @@ class GatewayLayer(HttpLayer):
         yield from self.event_to_child(stream, events.Start())
 
     def event_to_child(self, child: layer.Layer | HttpStream, event: events.Event) -> layer.CommandGenerator[None]:
-        """Pass an event on; on an HTTP/1 connection, watch what mitmproxy does not."""
+        """Pass an event on; where it comes from a socket, watch what mitmproxy does not."""
         passed = super().event_to_child(child, event)
-        return self._watch(child, passed) if isinstance(child, Http1Connection) else passed
+        return self._watch(child, event, passed) if isinstance(event, events.ConnectionEvent) else passed
 
-    def _watch(self, child: Http1Connection, passed: layer.CommandGenerator[None]) -> layer.CommandGenerator[None]:
+    def _watch(
+        self, child: layer.Layer | HttpStream, event: events.ConnectionEvent, passed: layer.CommandGenerator[None]
+    ) -> layer.CommandGenerator[None]:
         """Keep log lines from quoting the wire, and end what mitmproxy would leave hanging or let grow."""
         try:
             for command in passed:
@@ -217,18 +219,22 @@ class GatewayLayer(HttpLayer):
                     command.message = _without_quotes(command.message)
                 yield command
         except NotImplementedError:
-            # How mitmproxy's reader meets trailers.
-            yield from self._break_off(child, "trailers are not accepted")
+            # How mitmproxy's HTTP/1 reader meets trailers.
+            yield from self._break_off(event.connection, "trailers are not accepted")
         if isinstance(child, Http1Server) and child.state != child.done and len(child.buf) > MAX_UNREAD_BYTES:
-            yield from self._break_off(child, "the caller sent more than can be read")
+            child.state = child.done
+            yield from self._break_off(child.conn, "the caller sent more than can be read")
 
-    def _break_off(self, child: Http1Connection, why: str) -> layer.CommandGenerator[None]:
-        child.state = child.done
-        yield commands.CloseConnection(child.conn)
-        stream = self.streams.get(child.stream_id or 0)
-        if stream is not None:
-            error = child.ReceiveProtocolError(stream.stream_id, why, child.ReceiveProtocolError.code)
-            yield from self.event_to_child(stream, error)
+    def _break_off(self, connection: Connection, why: str) -> layer.CommandGenerator[None]:
+        yield commands.CloseConnection(connection)
+        is_client = connection is self.context.client
+        for stream in list(self.streams.values()):
+            if is_client:
+                error = RequestProtocolError(stream.stream_id, why, ErrorCode.GENERIC_CLIENT_ERROR)
+                yield from self.event_to_child(stream, error)
+            elif stream.context.server is connection:
+                fault = ResponseProtocolError(stream.stream_id, why, ErrorCode.GENERIC_SERVER_ERROR)
+                yield from self.event_to_child(stream, fault)
 
 
 class GatewayStream(HttpStream):
@@ -455,7 +461,7 @@ class GatewayStream(HttpStream):
         if isinstance(event, RequestProtocolError) or hopeless:
             yield from super().handle_protocol_error(event)
             return
-        self.exchange.refusal = _upstream_fault(event)
+        self.exchange.refusal = self.exchange.refusal or _upstream_fault(event)
         self.flow.error = flow.Error(event.message)
         yield HttpErrorHook(self.flow)
         yield from self._answer(self.exchange.refusal)

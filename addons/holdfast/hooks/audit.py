@@ -35,15 +35,15 @@ class Recorded:
     @fail_closed_even_refused
     async def response_body(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         """Before the first byte of a buffered response is released."""
-        await self._finish(exchange)
+        if not _begins_session(exchange):
+            await self._finish(exchange)
 
     @fail_closed_even_refused
     async def response(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
-        """At the end of a stream, and before a refusal is answered. An upgraded connection only begins here."""
-        if exchange.response.upgraded and not exchange.is_refused:
-            return
-        _flush(flow)
-        await self._finish(exchange)
+        """At the end of a stream, and before a refusal is answered."""
+        if not _begins_session(exchange):
+            _flush(flow)
+            await self._finish(exchange)
 
     @fail_closed_even_refused
     async def error(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
@@ -61,6 +61,11 @@ class Recorded:
         if not exchange.finished:
             exchange.finished = True
             await self.gateway.writer.append(outcome_entry(exchange))
+
+
+def _begins_session(exchange: Exchange) -> bool:
+    """Whether the response is the 101 with which an exec, attach or port-forward session only begins."""
+    return exchange.response.upgraded and not exchange.is_refused
 
 
 def _flush(flow: http.HTTPFlow) -> None:

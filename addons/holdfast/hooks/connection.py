@@ -116,7 +116,8 @@ class DirectConnectionHandler(GatewayConnectionHandler):
 
     async def _call(self, methods: Sequence[Callable[[Any], Any]], hook: StartHook) -> None:
         """Call each in turn; our own hooks catch their faults, the rest is caught here."""
-        (data,) = hook.args()
+        # Not hook.args(), which goes through the dataclass machinery for the one value that every hook has.
+        data = next(iter(vars(hook).values()))
         for method in methods:
             try:
                 result = method(data)

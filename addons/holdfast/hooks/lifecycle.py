@@ -61,10 +61,8 @@ class Lifecycle:
 
     def done(self) -> asyncio.Task[None]:
         """End the program: the gateway does not leave a proxy behind."""
-        master, closing = ctx.master, self.gateway.close()
-        # Nobody waits for us when our script was unloaded; what arrives meanwhile has no verdict.
-        closing.add_done_callback(lambda _: master.shutdown())
-        return closing
+        ctx.master.shutdown()
+        return self.gateway.close()
 
     async def _start(self) -> None:
         try:
