@@ -27,7 +27,7 @@ def _faulty(hook: Any, place: str) -> Any:
     @functools.wraps(hook)
     def maybe(*arguments: Any) -> Any:
         if FAULT.read_text() == place:
-            raise RuntimeError("message-of-the-fault")
+            raise RuntimeError("-".join(("message", "of", "the", "fault")))
         return hook(*arguments)
 
     return maybe

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from holdfast.certificates import Authority, make_authority
 from recording_upstream import RecordingUpstream
 
 if TYPE_CHECKING:
-    import socket
     from pathlib import Path
 
 Act = Callable[[ssl.SSLSocket], None]
@@ -25,6 +27,31 @@ class ScriptedUpstream(RecordingUpstream):
     release: threading.Event = field(default_factory=threading.Event)
     certificates: list[bytes | None] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def start(self) -> ScriptedUpstream:
+        """Listen on a free port, with a certificate of an authority of its own."""
+        now = datetime.now(UTC)
+        return self.start_as(make_authority("upstream-ca", now=now, days=2), "127.0.0.1", 0)
+
+    def start_as(self, authority: Authority, name: str, port: int) -> ScriptedUpstream:
+        """Listen on this port, with a certificate of `authority` for `name`."""
+        self.authority = authority
+        pair = authority.issue("upstream", hosts=(name,), now=datetime.now(UTC), days=2)
+        self.ca_file = self.folder / f"{name}-ca.crt"
+        self.ca_file.write_bytes(authority.certificate_pem)
+        certificate = self.folder / f"{name}.pem"
+        certificate.write_bytes(pair.key_pem + pair.certificate_pem)
+        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._tls.load_cert_chain(certificate)
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self.server = f"https://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def stop(self) -> None:
+        """Stop listening; a thread that still accepts would keep the port."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
 
     def demand_certificate(self, authority: Path) -> None:
         """Take only connections that present a certificate of `authority`."""

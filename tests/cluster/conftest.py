@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import socketserver
 import sys
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,9 +97,21 @@ def gateway(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
     token = cluster.service_account_token("holdfast", "kube-system", "cluster-admin")
     upstream = Upstream(cluster.server, cluster.ca_file, token)
     running = RunningGateway(tmp_path_factory.mktemp("gateway"), upstream, settings={"approvals": {"embedded": True}})
-    running.write_config(approvals_port=free_ports(1)[0])
-    yield running.start()
+    (approvals_port,) = free_ports(1)
+    running.write_config(approvals_port=approvals_port)
+    running.start()
+    _await_listener(approvals_port)
+    yield running
     running.stop()
+
+
+def _await_listener(port: int) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.1)
+    pytest.fail(f"nothing listens on port {port}", pytrace=False)
 
 
 class _Echo(socketserver.StreamRequestHandler):
@@ -105,10 +120,14 @@ class _Echo(socketserver.StreamRequestHandler):
             self.wfile.write(line.upper())
 
 
+class _EchoServer(socketserver.ThreadingTCPServer):
+    daemon_threads = True  # or its end would wait for every client's
+
+
 @pytest.fixture
 def echo_port() -> Iterator[int]:
     """A port of this machine that gives back every line, in upper case: what is forwarded to."""
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Echo) as server:
+    with _EchoServer(("127.0.0.1", 0), _Echo) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server.server_address[1]
         server.shutdown()

@@ -62,7 +62,7 @@ MAX_UNREAD_BYTES = 256 << 10
 """HTTP/1 bytes that cannot be read yet: headers or a chunk's line without end, whatever follows a call that waits.
 mitmproxy has no bound; here more than this ends the connection."""
 
-SECRET_HEADERS = frozenset({b"authorization", b"proxy-authorization", b"cookie"})
+_SECRET_HEADER = re.compile(rb"authorization|cookie", re.IGNORECASE)
 _QUOTED_BYTES = re.compile(r"""\bb['"].*""", re.DOTALL)
 _BEARER_SUBPROTOCOL = b"base64url.bearer.authorization.k8s.io."
 
@@ -534,7 +534,7 @@ def _remove_secrets(request: http.Request) -> None:
     request.headers.fields = tuple(
         (name, value)
         for name, value in request.headers.fields
-        if name.lower() not in SECRET_HEADERS and _BEARER_SUBPROTOCOL not in value
+        if not _SECRET_HEADER.search(name) and _BEARER_SUBPROTOCOL not in value
     )
     path, mark, query = request.data.path.partition(b"?")
     if b"token=" in unquote_to_bytes(query).lower():

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import collections
 import logging
+import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mitmproxy.proxy import events, mode_servers
 from mitmproxy.proxy.commands import Command, StartHook
@@ -40,12 +41,20 @@ class GatewayConnectionHandler(mode_servers.ProxyConnectionHandler):
     """mitmproxy's handler with back pressure from the record and from HTTP/2 windows."""
 
     wait_for_record: Callable[[], Awaitable[None]]
+    connected: ClassVar[weakref.WeakSet[GatewayConnectionHandler]] = weakref.WeakSet()
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)  # type: ignore[no-untyped-call]
+        self.connected.add(self)
         self.max_conns: collections.defaultdict[Address, asyncio.Semaphore] = collections.defaultdict(
             lambda: asyncio.Semaphore(UPSTREAM_CONNECTIONS)
         )
+
+    def end(self) -> None:
+        """End the client's connection as if the client had left, so that its calls end and are recorded."""
+        client = self.transports.get(self.client)
+        if client is not None and client.handler is not None:
+            client.handler.cancel("the gateway is shutting down")
 
     async def drain_writers(self) -> None:
         """Wait for sockets, for the record, and, on the API server's side, for the client's window."""
@@ -144,6 +153,12 @@ class _Hookless:
                     yield command
                 elif self.begin_hook(command) and command.blocking:
                     waiting.append(events.HookCompleted(command))
+
+
+def end_connections() -> None:
+    """End every client's connection."""
+    for handler in list(GatewayConnectionHandler.connected):
+        handler.end()
 
 
 def build_table(names: Iterable[str], addons: Iterable[object]) -> HookTable:

@@ -24,6 +24,7 @@ from holdfast.credential.probe import probe_upstream
 from holdfast.credential.sources import CredentialSource, open_source
 from holdfast.database import Database
 from holdfast.errors import ConfigurationError
+from holdfast.hooks.connection import end_connections
 from holdfast.hooks.listener import ListenerCertificates, listener_certificates, make_private_folder
 from holdfast.hooks.taps import open_upgrade_tap
 from holdfast.identity.authenticator import Authenticator
@@ -32,9 +33,14 @@ from holdfast.masking.plan import compile_plan
 from holdfast.policy.authorizer import Policy, load_policies
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from holdfast.exchange import Exchange
     from holdfast.settings import Settings
+
+END_SECONDS = 2.0
+"""How long the calls that shutdown cuts get to write their last records."""
 
 logger = logging.getLogger(__name__)
 
@@ -106,21 +112,24 @@ class Gateway:
         if not self.is_started:
             return
         await self.desk.close("the gateway is shutting down; run the command again")
-        await self._drain(monotonic() + self.settings.limits.drain_seconds)
+        await self._drain(monotonic() + self.settings.limits.drain_seconds, _may_be_cut)
+        end_connections()
+        await self._drain(monotonic() + END_SECONDS, lambda exchange: exchange.finished)
         await self.writer.close()
         await self.source.close()
         await self.authenticator.close()
         self.database.close()
 
-    async def _drain(self, deadline: float) -> None:
-        """Let calls that are under way end; watches and sessions, which have no end of their own, are cut."""
+    async def _drain(self, deadline: float, is_over: Callable[[Exchange], bool]) -> None:
         while monotonic() < deadline:
-            if all(
-                exchange.finished or exchange.response.streamed or exchange.left.is_set()
-                for exchange in list(self.wire.exchanges.values())
-            ):
+            if all(is_over(exchange) for exchange in list(self.wire.exchanges.values())):
                 return
             await asyncio.sleep(0.05)
+
+
+def _may_be_cut(exchange: Exchange) -> bool:
+    """Calls that are under way get time to end; watches and sessions have no end of their own."""
+    return exchange.finished or exchange.response.streamed or exchange.left.is_set()
 
 
 def _mask_key(file: Path) -> bytes:

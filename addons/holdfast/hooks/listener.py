@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +34,7 @@ def listener_certificates(settings: Settings) -> ListenerCertificates:
     """The configured certificate, or one that we make (and renew) under `stateDir`."""
     listen = settings.listen
     if listen.certificate is not None and listen.private_key is not None:
+        _require_pair(listen.certificate, listen.private_key)
         authority = listen.certificate_authority or listen.certificate
         return ListenerCertificates(listen.certificate, listen.private_key, _read(authority))
     folder = settings.state_dir / "listener"
@@ -45,6 +47,17 @@ def listener_certificates(settings: Settings) -> ListenerCertificates:
         write_private(made.certificate, pair.certificate_pem)
         write_private(made.private_key, pair.key_pem)
     return made
+
+
+def _require_pair(certificate: Path, private_key: Path) -> None:
+    try:
+        # An empty password, or OpenSSL would ask for one on the terminal.
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, private_key, password="")
+    except OSError as error:
+        raise ConfigurationError(
+            f"listen.certificate: {certificate} and {private_key}: expected a certificate chain and its unencrypted "
+            f"key, both PEM ({error.strerror or error})."
+        ) from error
 
 
 def listener_bundle(settings: Settings, certificates: ListenerCertificates) -> Path:

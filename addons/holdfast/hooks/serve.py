@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ from holdfast.settings import ENVIRONMENT_VARIABLE
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from holdfast.settings import Settings
+    from holdfast.settings import Approvals, Settings
 
 CONSOLE_RESTART_SECONDS = 1.0
 
@@ -79,6 +80,8 @@ def run(settings: Settings, *, config_file: Path | None = None, console: bool | 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logger.setLevel(logging.INFO)
     logging.getLogger("mitmproxy").setLevel(logging.ERROR)
+    # What it has to say, that the port is taken, `listen` says.
+    logging.getLogger("mitmproxy.addons.proxyserver").setLevel(logging.CRITICAL)
     embedded = settings.approvals.embedded if console is None else console
     return asyncio.run(_serve(settings, config_file.absolute() if config_file else None, embedded))
 
@@ -86,6 +89,8 @@ def run(settings: Settings, *, config_file: Path | None = None, console: bool | 
 async def _serve(settings: Settings, config_file: Path | None, console: bool) -> int:
     gateway = Gateway(settings)
     gateway.open()
+    if console:
+        _require_free_port(settings.approvals)
     await gateway.start()
     master = GatewayMaster(gateway)
     stopping = asyncio.Event()
@@ -108,6 +113,17 @@ async def _serve(settings: Settings, config_file: Path | None, console: bool) ->
 def _skip_type_checks() -> None:
     """Leave out the run-time type check of every message's fields: parsers and typed code made them, 9 % of a call."""
     setattr(http.MessageData, "__post_init__", lambda message: None)  # noqa: B010  mypy: a method is replaced
+
+
+def _require_free_port(approvals: Approvals) -> None:
+    """The child could only say so again and again while calls wait that nobody can decide."""
+    try:
+        socket.create_server((approvals.host, approvals.port)).close()
+    except OSError as error:
+        raise ConfigurationError(
+            f"approvals.port: cannot listen on {approvals.host}:{approvals.port}: {error.strerror}; free the port or "
+            "choose another."
+        ) from error
 
 
 def _stop(stopping: asyncio.Event) -> None:

@@ -1,0 +1,157 @@
+"""A store that fails while the gateway runs: 503, nothing forwarded, and it comes back by itself."""
+
+from __future__ import annotations
+
+import resource
+import sqlite3
+import threading
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from attacks.conftest import POD_PATH, Target, pending_holds
+from attacks.scripted_upstream import ScriptedUpstream
+from recording_upstream import POD, TOKEN
+from running import RunningGateway, Upstream
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+PODS_PATH = "/api/v1/namespaces/demo/pods"
+HELD_PATH = "/api/v1/namespaces/demo"
+WATCH_PATH = "/api/v1/namespaces/demo/pods"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """A gateway that does not wait long for its store."""
+    folder = tmp_path_factory.mktemp("store")
+    upstream = ScriptedUpstream(folder)
+    upstream.start()
+    gateway = RunningGateway(
+        folder / "gateway",
+        Upstream(upstream.server, upstream.ca_file, TOKEN),
+        settings={"audit": {"deadlineSeconds": 1.0}},
+    )
+    yield Target(gateway.start(), upstream)
+    gateway.stop()
+    upstream.stop()
+
+
+@pytest.fixture
+def fragile(running: Target) -> Target:
+    """The gateway, its upstream forgetful."""
+    running.upstream.forget()
+    running.settle(lambda: running.call("GET", POD_PATH).status_code == 200)
+    running.upstream.forget()
+    return running
+
+
+@contextmanager
+def full_disk(target: Target) -> Iterator[None]:
+    """No file of the gateway's can grow, or be written at all (RLIMIT_FSIZE)."""
+    assert target.gateway.process is not None
+    pid = target.gateway.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+
+
+@contextmanager
+def locked(target: Target) -> Iterator[None]:
+    """Another process keeps the database locked."""
+    with closing(sqlite3.connect(target.gateway.database, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            connection.execute("ROLLBACK")
+
+
+FAILURES: list[Callable[[Target], AbstractContextManager[None]]] = [full_disk, locked]
+
+
+def assert_unavailable(response: httpx.Response) -> None:
+    assert response.status_code == 503
+    status = response.json()
+    assert (status["kind"], status["reason"]) == ("Status", "ServiceUnavailable")
+    assert response.headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize("failing", FAILURES)
+def test_a_mutating_call_is_not_forwarded_while_its_intent_cannot_be_recorded(
+    fragile: Target, failing: Callable[[Target], AbstractContextManager[None]]
+) -> None:
+    with failing(fragile):
+        assert_unavailable(fragile.call("POST", PODS_PATH, json={"kind": "Pod"}))
+        assert fragile.upstream.calls() == []
+    fragile.settle(lambda: fragile.call("POST", PODS_PATH, json={"kind": "Pod"}).status_code == 200)
+    assert len(fragile.upstream.calls()) == 1
+
+
+@pytest.mark.parametrize("failing", FAILURES)
+def test_an_answer_is_not_let_through_while_it_cannot_be_recorded(
+    fragile: Target, failing: Callable[[Target], AbstractContextManager[None]]
+) -> None:
+    with failing(fragile):
+        response = fragile.call("GET", POD_PATH)
+    assert_unavailable(response)
+    assert POD not in response.content
+    fragile.settle(lambda: fragile.call("GET", POD_PATH).content == POD)
+
+
+def test_a_refusal_is_not_told_while_it_cannot_be_recorded(fragile: Target) -> None:
+    with full_disk(fragile):
+        assert_unavailable(fragile.call("DELETE", "/api/v1/namespaces/kube-system/pods/p"))
+    assert fragile.upstream.calls() == []
+
+
+def test_a_call_cannot_be_held_while_the_hold_cannot_be_stored(fragile: Target) -> None:
+    with full_disk(fragile):
+        assert_unavailable(fragile.call("DELETE", HELD_PATH))
+    assert fragile.upstream.calls() == []
+    assert pending_holds(fragile.gateway.database) == []
+
+
+def test_a_stream_is_cut_when_its_pieces_cannot_be_recorded(fragile: Target) -> None:
+    event = b'{"type":"ADDED","object":{"kind":"Pod","metadata":{"name":"p"}}}\n'
+    piece = b"%x\r\n%s\r\n" % (len(event), event)
+    more = threading.Event()
+
+    def act(connection: ssl.SSLSocket) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        connection.sendall(head + piece)
+        more.wait(20)
+        for _ in range(40):
+            connection.sendall(piece)
+            fragile.upstream.release.wait(0.1)
+
+    fragile.upstream.acts[WATCH_PATH.encode()] = act
+    headers = {"Authorization": f"Bearer {fragile.gateway.token('agent', 'agents')}"}
+    with (
+        fragile.client() as client,
+        client.stream("GET", WATCH_PATH + "?watch=1", headers=headers) as response,
+        full_disk(fragile),
+    ):
+        lines = response.iter_lines()
+        assert next(lines)
+        more.set()
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(lines)
+    fragile.settle(lambda: fragile.call("GET", POD_PATH).status_code == 200)
+
+
+def test_every_call_that_was_answered_is_in_the_record(fragile: Target) -> None:
+    before = len(fragile.outcomes(POD_PATH))
+    answered = sum(fragile.call("GET", POD_PATH).status_code == 200 for _ in range(5))
+    with full_disk(fragile):
+        assert_unavailable(fragile.call("GET", POD_PATH))
+    fragile.settle(lambda: fragile.call("GET", POD_PATH).status_code == 200)
+    complete = [record for record in fragile.outcomes(POD_PATH)[before:] if not record.get("refusal")]
+    assert len(complete) >= answered + 1
