@@ -277,9 +277,19 @@ def test_the_body_of_a_refused_request_is_not_read_as_a_request(target: Target) 
     assert target.upstream.calls() == []
 
 
-def test_an_upgrade_where_nothing_is_upgraded_is_refused(target: Target) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [
+        POD,
+        b"/api/v1/namespaces/demo/secrets?watch=1",
+        b"/api/v1/watch/namespaces/demo/secrets",
+        b"/api/v1/namespaces/demo/pods/p/log?follow=1",
+        b"/version",
+    ],
+)
+def test_an_upgrade_that_would_pass_a_watch_or_a_log_unmasked_is_refused(target: Target, path: bytes) -> None:
     upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA==\r\n"
-    answer = target.send(b"GET " + POD + b" HTTP/1.1\r\n" + AUTHORIZED + upgrade + b"\r\n")
+    answer = target.send(b"GET " + path + b" HTTP/1.1\r\n" + AUTHORIZED + upgrade + b"\r\n")
     assert answer.code in {400, 403}
     assert answer.status
     assert target.upstream.calls() == []

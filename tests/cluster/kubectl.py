@@ -40,13 +40,15 @@ class Kubectl:
     namespace: str
     folder: Path
 
-    def run(
-        self, *arguments: str, stdin: bytes = b"", timeout: float = TIMEOUT_SECONDS, **environment: str
-    ) -> subprocess.CompletedProcess[bytes]:
+    def run(self, *arguments: str, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:
         """Run it to its end, whatever that is."""
-        command = self._command(arguments)
-        environment = self._environment(environment)
-        return subprocess.run(command, input=stdin, env=environment, capture_output=True, timeout=timeout)
+        return subprocess.run(
+            self._command(arguments),
+            input=stdin,
+            env=self._environment(environment),
+            capture_output=True,
+            timeout=TIMEOUT_SECONDS,
+        )
 
     def ok(self, *arguments: str, stdin: str = "", **environment: str) -> str:
         """Run it and return what it printed; it must succeed."""

@@ -12,7 +12,7 @@ import ssl
 import time
 import uuid
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -108,7 +108,8 @@ def seen_ids(cluster: Cluster) -> Counter[str]:
     return Counter(event["auditID"] for event in arrivals(cluster))
 
 
-def arrivals(cluster: Cluster) -> list[dict[str, object]]:
+def arrivals(cluster: Cluster) -> list[dict[str, Any]]:
+    """The audit events of what arrived under the gateway's credential, oldest first."""
     events = [event for event in cluster.audit_events() if event["stage"] == "RequestReceived"]
     return [event for event in events if event["user"].get("username") == GATEWAY]
 
@@ -301,7 +302,7 @@ def phase(admin: Admin, name: str) -> str:
     return admin("get", "namespace", name, "--ignore-not-found", "-o", "jsonpath={.status.phase}").stdout
 
 
-def deletions(cluster: Cluster, name: str) -> list[object]:
+def deletions(cluster: Cluster, name: str) -> list[str]:
     """The Audit-IDs of what arrived to delete the namespace."""
     wanted = f"/api/v1/namespaces/{name}"
     return [
