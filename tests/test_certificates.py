@@ -14,7 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.certificates import Authority, IssuedPair, make_authority, write_private
+from holdfast.certificates import Authority, IssuedPair, find_certificate_error, make_authority, write_private
 from holdfast.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -186,3 +186,26 @@ def test_a_private_file_that_cannot_be_put_in_place_leaves_nothing_behind(tmp_pa
 
 def parse(pair: IssuedPair) -> x509.Certificate:
     return x509.load_pem_x509_certificate(pair.certificate_pem)
+
+
+def raise_below(fault: Exception, *, chained: bool) -> Exception:
+    """What a client raises in place of `fault`, with it as cause, or only as context."""
+    try:
+        try:
+            raise fault
+        except (OSError, ssl.SSLError) as error:
+            raise OSError("connection failed") from (error if chained else None)
+    except OSError as error:
+        return error
+
+
+@pytest.mark.parametrize("chained", [True, False])
+def test_the_fault_of_a_certificate_is_found_below_other_errors(chained: bool) -> None:
+    fault = ssl.SSLCertVerificationError("self-signed")
+    assert find_certificate_error(fault) is fault
+    assert find_certificate_error(raise_below(fault, chained=chained)) is fault
+
+
+def test_other_faults_are_none_of_a_certificate() -> None:
+    assert find_certificate_error(None) is None
+    assert find_certificate_error(raise_below(ssl.SSLError("no TLS"), chained=True)) is None

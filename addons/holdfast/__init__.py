@@ -16,14 +16,17 @@ The path of one request, and the reading order:
     exchange      the values that pass between the stages
     errors        one root error; every refusal is a metav1.Status
     settings      holdfast.yaml
-    database      engine, transactions, migrations
-    certificates  a small authority for the listener, where none is given
-    hooks         one thin mitmproxy hook class per stage; fail_closed; `holdfast serve`
-    replay        the record as a mitmproxy flow file
+    database      engine and transactions; brings the schema up to date with
+    migrations    the schema, one Alembic revision after another
+    certificates  a small authority for the listener, where none is given; what is wrong with a peer's certificate
+    hooks         one thin mitmproxy hook class per stage; fail_closed; `holdfast serve`; flowfile, the record as a
+                  mitmproxy flow file
+    replay        calls told as stories, from the record
     console       the approvals API, a process of its own
     cli           the `holdfast` command
 
 `cli` stands over `hooks | replay | console`, these over the stages (no stage imports another), those over
 `kube`, over `settings | database | certificates`, over `exchange`, over `errors`; import-linter keeps it so.
-Only `hooks` and `credential.layer` import mitmproxy; only `database` and the stores import SQLAlchemy.
+Only `hooks` and `credential.layer` import mitmproxy; only `database`, the stores and `migrations` import SQLAlchemy
+and Alembic.
 """

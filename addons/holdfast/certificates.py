@@ -1,5 +1,7 @@
 """A small certificate authority: EC P-256, one level, for the listener where no certificate is given.
 
+And, for those who meet a peer's certificate, the fault that was found in it (`find_certificate_error`).
+
 The profile is RFC 5280's (sections 4.2.1.1 to 4.2.1.12: key identifiers, key usage, subject alternative names,
 basic constraints, extended key usage), kept closely enough for OpenSSL's X509_V_FLAG_X509_STRICT, which Python
 turns on by default from 3.13. Everything is PEM; keys are unencrypted PKCS #8, so write them with `write_private`.
@@ -8,6 +10,7 @@ turns on by default from 3.13. Everything is PEM; keys are unencrypted PKCS #8, 
 from __future__ import annotations
 
 import os
+import ssl
 import tempfile
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -121,6 +124,16 @@ def write_private(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def find_certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    """Return what OpenSSL found wrong with a peer's certificate, from `error` or its causes; None when that is not it.
+
+    HTTP clients raise errors of their own, with OpenSSL's as a cause or a context.
+    """
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _start(

@@ -74,15 +74,16 @@ class RequestInfo:
 
     @property
     def is_mutating(self) -> bool:
-        """Whether the call can change the cluster or run something in it; unknown verbs can."""
-        return self.verb not in {"get", "list", "watch", "head", "options"}
+        """Whether the call can change the cluster or run something in it; unknown verbs, upgrades and proxies can."""
+        reads = self.verb in {"get", "list", "watch", "head", "options"}
+        return not reads or bool(self.upgrade) or self.subresource == "proxy"
 
     def value(self, name: str) -> str:
         """The first query value called `name`, or an empty string."""
         return next((value for key, value in self.query if key == name), "")
 
     def is_set(self, name: str) -> bool:
-        """Kubernetes' reading of a boolean query parameter: set unless absent, empty value aside, `0` or `false`."""
+        """Kubernetes' reading of a boolean query parameter: set unless absent, `0` or `false`; empty counts as set."""
         values = [value for key, value in self.query if key == name]
         return bool(values) and values[0].casefold() not in {"0", "false"}
 
@@ -239,8 +240,8 @@ class Response:
 class Exchange:
     """The story so far.
 
-    `left` is set as soon as the caller has gone. `cut` names why a running stream must end now. `finished`
-    is set once the call's last record is durable.
+    `left` is set as soon as the caller has gone. `cut` names why a running stream must end now. `outcome_begun`
+    is set when the call's last record is handed to the writer, `finished` once it is durable.
     """
 
     audit_id: AuditID
@@ -266,6 +267,7 @@ class Exchange:
     response: Response = field(default_factory=Response)
     cut: str = ""
     error: str = ""
+    outcome_begun: bool = False
     finished: bool = False
 
     @property

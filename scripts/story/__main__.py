@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -14,8 +15,9 @@ import typer
 
 from holdfast.errors import ConfigurationError
 from story.acts import Story
+from story.closing import describe_commands
 from story.narrator import Narrator, is_terminal
-from story.stage import AGENT, ROOT, Stage
+from story.stage import Stage
 from testcluster.errors import ClusterError
 from testcluster.progress import Progress
 
@@ -29,6 +31,8 @@ def main(
 ) -> None:
     """Play Holdfast's story with a real kubectl: on a cluster of its own, or on one that you name."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # A shell's background job has SIGINT ignored, and so would every kubectl that is to be interrupted.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     progress = Progress(sys.stdout.write, is_terminal())
     folder = Path(tempfile.mkdtemp(prefix="holdfast-demo-"))
     stage = Stage(folder, progress)
@@ -43,7 +47,7 @@ def main(
         code = 1 if narrator.faults else 0
     except KeyboardInterrupt:
         code = 130
-    except (ClusterError, ConfigurationError, RuntimeError) as fault:
+    except (ClusterError, ConfigurationError, RuntimeError, subprocess.TimeoutExpired) as fault:
         progress.done()
         print(f"demo: {fault}", file=sys.stderr)
         code = 2
@@ -63,20 +67,7 @@ def _close_story(narrator: Narrator, stage: Stage) -> None:
 
 
 def _stay(stage: Stage) -> None:
-    agent = stage.folder / f"{AGENT}.kubeconfig"
-    print(
-        f"""
-It stays up until Ctrl-C. In another terminal:
-
-  kubectl --kubeconfig {agent} get pods -n demo
-  export HOLDFAST_CONFIG={stage.config_file}
-  {ROOT}/.venv/bin/holdfast audit list --follow
-
-Live traffic in mitmweb (a second gateway on the same cluster; give kubectl its port with --server):
-
-  HOLDFAST_CONFIG={stage.folder}/mitmweb.yaml {ROOT}/.venv/bin/mitmweb -n -s {ROOT}/addons/gateway.py
-"""
-    )
+    print(describe_commands(stage), flush=True)
     threading.Event().wait()
 
 

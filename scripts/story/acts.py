@@ -162,7 +162,7 @@ class Story:
         first = next((call for call in held if call.get("name") == "demo-old"), None)
         self.tell.expect("the deleted namespace is in it", first is not None)
         if first is not None:
-            shown = self._holdfast("audit", "show", str(_audit_id(first)))
+            shown = self._holdfast("audit", "show", str(first["auditID"]))
             self.tell.expect("one call in full names its approver", APPROVER in shown.stdout)
         self._export()
 
@@ -236,7 +236,3 @@ class Story:
             for needle in (value, encoded)
             if os.access(file, os.R_OK)
         )
-
-
-def _audit_id(call: dict[str, object]) -> object:
-    return call.get("auditID") or call.get("audit_id") or call.get("auditId")

@@ -54,6 +54,7 @@ class Stage:
     kubectl: Path = Path("kubectl")
     admin: tuple[str, ...] = ()
     gateway_url: str = ""
+    mitmweb_url: str = ""
     issuer_url: str = ""
     _closing: ExitStack = field(default_factory=ExitStack)
 
@@ -63,12 +64,20 @@ class Stage:
         return self.folder / "holdfast.yaml"
 
     @property
+    def mitmweb_config_file(self) -> Path:
+        """The holdfast.yaml of a second gateway, for mitmweb: on the same cluster, with the same state."""
+        return self.folder / "mitmweb.yaml"
+
+    @property
     def gateway_ca(self) -> Path:
         """The authority of the gateway's certificate."""
         return self.folder / "state" / "listener" / "ca.crt"
 
     def set_up(self, kubeconfig: Path | None, context: str | None) -> None:
-        """Bring everything up; raises ClusterError or RuntimeError with one sentence."""
+        """Bring everything up; raises ClusterError or RuntimeError with one sentence.
+
+        Nothing that is in the cluster already is changed, then or later: where the demo needs its name, this raises.
+        """
         if kubeconfig is None and context is None:
             self._start_cluster()
         else:
@@ -78,7 +87,7 @@ class Stage:
         self._start_gateway()
 
     def close(self) -> None:
-        """End every process; in a cluster that is not ours, remove what was made."""
+        """End every process, and remove from the cluster what was made there."""
         self._closing.close()
 
     def token(self, user: str, *groups: str, audience: str = AUDIENCE, lifetime: int = 3600) -> str:
@@ -88,9 +97,13 @@ class Stage:
         answer.raise_for_status()
         return str(answer.json()["access_token"])
 
+    def kubeconfig(self, name: str) -> Path:
+        """Where the kubeconfig of somebody who acts is."""
+        return self.folder / f"{name}.kubeconfig"
+
     def write_kubeconfig(self, name: str, token: str | None, server: str | None = None) -> Path:
         """A kubeconfig for the gateway; with no token where it is None."""
-        file = self.folder / f"{name}.kubeconfig"
+        file = self.kubeconfig(name)
         cluster = {"server": server or self.gateway_url, "certificate-authority": str(self.gateway_ca)}
         file.touch(mode=0o600)
         file.write_text(
@@ -143,6 +156,7 @@ class Stage:
         self.admin_run("version")
 
     def _prepare_cluster(self) -> None:
+        self._refuse_what_is_there()
         self.report("preparing namespaces, a pod, a Secret and the gateway's service account")
         account = f"system:serviceaccount:demo:{SERVICE_ACCOUNT}"
         binding = {
@@ -158,22 +172,34 @@ class Stage:
             "kind": "ServiceAccount",
             "metadata": {"name": SERVICE_ACCOUNT, "namespace": "demo"},
         }
-        self._closing.callback(self._clean_cluster)
-        self._apply(*namespaces, service_account, binding)
+        for made in (*namespaces, binding):
+            self._create(made)
+            self._closing.callback(self._remove, made)
+        self._create(service_account)
         self._until(
             "the namespace's default service account",
             lambda: "default" in self.admin_run("get", "serviceaccounts", "-n", "demo", "-o", "name"),
         )
-        self._apply(POD, SECRET)
+        self._create(POD, SECRET)
         self.admin_run("wait", "--for=condition=Ready", "pod/web", "-n", "demo", "--timeout=60s")
 
-    def _apply(self, *objects: dict[str, Any]) -> None:
-        listed = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
-        self.admin_run("apply", "-f", "-", stdin=json.dumps(listed))
+    def _refuse_what_is_there(self) -> None:
+        named = (("namespace", *NAMESPACES), ("clusterrolebinding", SERVICE_ACCOUNT))
+        found = [self.admin_run("get", *names, "--ignore-not-found", "-o", "name").split() for names in named]
+        if names := ", ".join(name for names in found for name in names):
+            raise RuntimeError(
+                f"the cluster already has what the demo would make ({names}); play on another cluster, or without "
+                "--context and --kubeconfig on one of its own"
+            )
 
-    def _clean_cluster(self) -> None:
-        self.admin_run("delete", "clusterrolebinding", SERVICE_ACCOUNT, "--ignore-not-found", check=False)
-        self.admin_run("delete", "namespace", *NAMESPACES, "--ignore-not-found", "--wait=false", check=False)
+    def _create(self, *objects: dict[str, Any]) -> None:
+        """Make objects; fails where one is there already."""
+        listed = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        self.admin_run("create", "-f", "-", stdin=json.dumps(listed))
+
+    def _remove(self, made: dict[str, Any]) -> None:
+        kind, name = made["kind"].lower(), made["metadata"]["name"]
+        self.admin_run("delete", kind, name, "--ignore-not-found", "--wait=false", check=False)
 
     def _start_issuer(self) -> None:
         self.report("starting the development issuer")
@@ -186,14 +212,14 @@ class Stage:
 
     def _start_gateway(self) -> None:
         self.report("starting Holdfast")
-        listen, approvals = free_ports(2)
+        listen, approvals, mitmweb = free_ports(3)
         token_file = self.folder / "gateway.token"
         token_file.touch(mode=0o600)
         token_file.write_text(self.admin_run("create", "token", SERVICE_ACCOUNT, "-n", "demo", "--duration=8h"))
         self._write_config(self.config_file, listen, approvals, token_file)
-        self._write_config(self.folder / "mitmweb.yaml", free_ports(1)[0], approvals, token_file)
+        self._write_config(self.mitmweb_config_file, mitmweb, approvals, token_file)
         gateway = self._start("gateway", ["serve", "--config", str(self.config_file)])
-        self.gateway_url = f"https://127.0.0.1:{listen}"
+        self.gateway_url, self.mitmweb_url = (f"https://127.0.0.1:{port}" for port in (listen, mitmweb))
         self._until("Holdfast", lambda: b"ready https://" in gateway.log.read_bytes(), gateway)
         self._until(
             "the approvals API", lambda: _answers(f"https://127.0.0.1:{approvals}/healthz", self.gateway_ca), gateway

@@ -20,9 +20,10 @@ from sqlalchemy.pool import Pool
 
 from audit.entries import entry
 from holdfast.audit.store import AuditStore
-from holdfast.audit.writer import BATCH_RECORDS, AuditWriter, Store
+from holdfast.audit.writer import BATCH_RECORDS, AuditWriter, Store, open_writer
 from holdfast.database import Database
 from holdfast.errors import HoldfastError, Internal, Unavailable
+from holdfast.settings import Audit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -312,3 +313,23 @@ def test_a_killed_process_loses_nothing_it_acknowledged(tmp_path: Path, acknowle
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert {line.strip() for line in heard} <= kept
     assert kept == told
+
+
+async def test_the_settings_say_how_much_may_wait_and_how_long(store: GatedStore) -> None:
+    store.gate.clear()
+    writer = open_writer(store, Audit(queue_records=1, deadline_seconds=0.05, stream_lag_bytes=1))
+    writer.start()
+    try:
+        overdue = asyncio.create_task(writer.append(entry(b"1")))
+        await store.wait_entered()
+        writer.submit(entry(b"2"), lambda error: None)
+        assert writer.lag_bytes > 0
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(writer.wait_below_limit(), 0)
+        with pytest.raises(Unavailable, match="too many calls"):
+            await writer.append(entry(b"3"))
+        with pytest.raises(Unavailable, match=r"within 0\.05 s"):
+            await overdue
+    finally:
+        store.gate.set()
+        await writer.close()

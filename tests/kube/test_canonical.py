@@ -13,6 +13,7 @@ from holdfast.kube.canonical import (
     MAX_QUERY_PARAMETERS,
     CanonicalTarget,
     canonicalize,
+    carries_token,
 )
 from holdfast.kube.request_info import parse_request_info
 
@@ -258,3 +259,64 @@ def test_any_bytes_are_read_one_way_or_refused(target: bytes) -> None:
     path, _, _ = target.partition(b"?")
     assert "/".join(unquote(segment) for segment in path.decode("ascii").split("/")) == accepted.path
     assert accepted.path.count("/") == path.count(b"/")
+
+
+CARRYING = [
+    b"token=abc",
+    b"access_token=abc",
+    b"token",
+    b"watch=1&token=abc",
+    b"watch=1&&TOKEN=abc",
+    b"%74oken=abc",
+    b"access%5Ftoken=abc",
+    b"%61%63%63%65%73%73%5f%74%6f%6b%65%6e=abc",
+    # What servers could read in two ways
+    b"a=1;token=abc",
+    b"a=%zz&%74oken=abc",
+    b"a=%ff&token=abc",
+    b"a=%00&Token=abc",
+    b"a= b&token=abc",
+    b"a=1#token=abc",
+    b"a=1\\token=abc",
+    b"a=\xff&token=abc",
+    b"token%=abc",
+]
+NOT_CARRYING = [
+    b"",
+    b"&",
+    b"watch=1",
+    b"command=echo&command=token",
+    b"command=token%3Dabc",
+    b"command=a%26token=abc",
+    b"tokens=3&mytoken=4",
+    b"%2574oken=abc",
+    b"a=%zz&watch=1",
+    b"a=1;watch=1",
+]
+
+
+@pytest.mark.parametrize("query", CARRYING)
+def test_a_token_in_a_query_is_found_by_its_name_however_it_is_spelled(query: bytes) -> None:
+    assert carries_token(query)
+    assert carries_token(query.decode("latin-1"))
+
+
+@pytest.mark.parametrize("query", NOT_CARRYING)
+def test_a_value_that_speaks_of_tokens_is_no_token(query: bytes) -> None:
+    assert not carries_token(query)
+    assert not carries_token(query.decode("latin-1"))
+
+
+@given(st.binary() | st.text(st.characters(exclude_categories=[])))
+def test_no_query_is_too_odd_to_be_asked(query: bytes | str) -> None:
+    assert carries_token(query) in {True, False}
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_whatever_is_accepted_carries_no_token(text: str) -> None:
+    query = quote(text, safe="=&").encode()
+    try:
+        canonicalize(b"/api?" + query)
+    except BadRequest:
+        return
+    assert not carries_token(query)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.kube.channels import WebSocketExecObserver
-from holdfast.kube.exit_status import MAX_STATUS_BYTES, ExecObserver, ExitStatus, parse_exit_status
+from holdfast.kube.exit_status import MAX_STATUS_BYTES, ExitStatus, parse_exit_status
 from holdfast.kube.spdy import HEADER_DICTIONARY, SpdyExecObserver
 
 SUCCESS = b'{"metadata":{},"status":"Success"}'
@@ -307,6 +307,8 @@ def test_a_second_error_stream_makes_the_first_one_and_itself_worthless() -> Non
 def test_spdy_with_a_status_too_long_has_no_result() -> None:
     assert spdy(client_side(), spdy_data(1, b" " * MAX_STATUS_BYTES) + spdy_data(1, SUCCESS)) is None
 
+
+type ExecObserver = WebSocketExecObserver | SpdyExecObserver
 
 OBSERVERS: list[Callable[[], ExecObserver]] = [
     lambda: WebSocketExecObserver("v5.channel.k8s.io"),

@@ -50,6 +50,7 @@ def fault(tmp_path: Path, text: str) -> str:
 
 
 VERBS = "one of *, create, delete, deletecollection, get, head, list, options, patch, post, put, update, watch"
+FOR_TEXT = "expected: patterns only for text, such as pods/log; use fields for what is in objects"
 ENTRIES = "a list with at least one entry; leave the key out to mean no list"
 
 FIELD_FAULTS = {
@@ -184,6 +185,22 @@ FIELD_FAULTS = {
         mask(base64Fields="[data]"),
         "masks.0.base64Fields.0: found 'data'; expected: a JSONPath from the object's root, as $.data.*.",
     ),
+    "patterns over objects": (
+        mask(fields=None, patterns="[x]"),
+        f"masks.0: found {{'name': 'm', 'apiGroups': [''], 'resources': ['secrets'], 'patterns': ['x']}}; {FOR_TEXT}.",
+    ),
+    "patterns over text and objects": (
+        mask(fields=None, resources="[pods/log, pods]", patterns="[x]"),
+        f"masks.0: found {{'name': 'm', 'apiGroups': [''], 'resources': ['pods/log', 'pods'], 'patterns...; {FOR_TEXT}.",
+    ),
+    "patterns over every subresource": (
+        mask(fields=None, resources='["pods/*"]', patterns="[x]"),
+        f"masks.0: found {{'name': 'm', 'apiGroups': [''], 'resources': ['pods/*'], 'patterns': ['x']}}; {FOR_TEXT}.",
+    ),
+    "patterns over everything": (
+        mask(fields=None, resources='["*"]', patterns="[x]"),
+        f"masks.0: found {{'name': 'm', 'apiGroups': [''], 'resources': ['*'], 'patterns': ['x']}}; {FOR_TEXT}.",
+    ),
     "pattern outside RE2": (
         mask(patterns='["(?=a)"]'),
         "masks.0.patterns.0: found '(?=a)'; expected: a regular expression in RE2 syntax.",
@@ -310,3 +327,10 @@ def test_a_wait_is_read_as_seconds(tmp_path: Path, text: str | None, seconds: in
     file = tmp_path / "policy.yaml"
     file.write_text(rule(effect="hold", approvers="{groups: [p]}", wait=text), encoding="utf-8")
     assert read_policy(file).rules[0].wait == seconds
+
+
+@pytest.mark.parametrize("resources", ["[pods/log]", '["*/log"]', '[pods/log, "*/log"]'])
+def test_patterns_are_taken_for_text(tmp_path: Path, resources: str) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(mask(fields=None, resources=resources, patterns="[x]"), encoding="utf-8")
+    assert load_policies([file]).masks[0].mask.patterns == ("x",)

@@ -14,8 +14,8 @@ does not know how the call ended.
 
 A leaf is the UTF-8 JSON of one record: keys sorted, no white space, parts that have nothing to say left out,
 times as RFC 3339 text in UTC with microseconds, and integers below 2^53 in place of floats, so that the bytes
-equal RFC 8785's. Payloads are named by the SHA-256 of what is stored. Everything in a record, payloads and URI
-included, has been masked before it comes here.
+equal RFC 8785's. Payloads are named by the SHA-256 of what is stored, which has been masked before it comes
+here. The URI and a command run by exec are kept as they were sent: a password typed as an argument is in them.
 """
 
 from __future__ import annotations
@@ -251,7 +251,7 @@ def describe_caller(identity: Identity) -> Caller:
 
 
 def describe_call(info: RequestInfo, uri: str) -> Call:
-    """Take over what was understood; `uri` is the canonical path and query, masked."""
+    """Take over what was understood; `uri` is the canonical path and query, as sent."""
     return Call(
         method=info.method,
         uri=uri,

@@ -32,6 +32,8 @@ from holdfast.errors import HoldfastError, Unavailable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from holdfast.settings import Audit
+
 BATCH_RECORDS = 50
 BATCH_BYTES = 4 << 20
 GATHER_SECONDS = 0.004
@@ -41,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 class Store(Protocol):
-    """Where batches go. The ledger will stand here too."""
+    """Where batches go."""
 
     def write(self, batch: Sequence[Entry]) -> None:
         """Make all of `batch` durable, in order, or none of it; raise when that fails."""
@@ -206,6 +208,16 @@ class AuditWriter:
         if not self._failing:
             log.error("the audit record cannot be written, calls get 503 until it can: %s", error, exc_info=error)
         self._failing = True
+
+
+def open_writer(store: Store, settings: Audit) -> AuditWriter:
+    """Make the writer that the `audit` section of the settings asks for; its `start` is still to be called."""
+    return AuditWriter(
+        store,
+        capacity=settings.queue_records,
+        deadline_seconds=settings.deadline_seconds,
+        lag_limit_bytes=settings.stream_lag_bytes,
+    )
 
 
 def _settle(waiting: _Waiting, error: HoldfastError | None) -> None:

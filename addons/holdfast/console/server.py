@@ -23,7 +23,7 @@ import uvicorn
 
 from holdfast.approval.store import HoldStore
 from holdfast.audit.store import AuditStore
-from holdfast.audit.writer import AuditWriter
+from holdfast.audit.writer import open_writer
 from holdfast.console.application import ApprovalsAPI
 from holdfast.console.decisions import Decisions
 from holdfast.database import Database
@@ -86,12 +86,7 @@ async def open_application(settings: Settings, stack: contextlib.AsyncExitStack)
     stack.push_async_callback(authenticator.close)
     database = Database.open(settings.database_url)
     stack.callback(database.close)
-    writer = AuditWriter(
-        AuditStore(database),
-        capacity=settings.audit.queue_records,
-        deadline_seconds=settings.audit.deadline_seconds,
-        lag_limit_bytes=settings.audit.stream_lag_bytes,
-    )
+    writer = open_writer(AuditStore(database), settings.audit)
     writer.start()
     stack.push_async_callback(writer.close)
     decisions = Decisions(HoldStore(database), writer, lambda: datetime.now(UTC))

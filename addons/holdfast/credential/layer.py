@@ -23,7 +23,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import unquote_to_bytes
 
 from mitmproxy import flow, http
 from mitmproxy.net.tls import starts_like_tls_record
@@ -33,6 +32,7 @@ from mitmproxy.proxy.layers.http import (
     DropStream,
     ErrorCode,
     HttpErrorHook,
+    HttpEvent,
     HttpLayer,
     HTTPMode,
     HttpResponseHeadersHook,
@@ -52,6 +52,7 @@ from mitmproxy.proxy.layers.http._http1 import Http1Server
 from holdfast.credential.sources import Credential, Target
 from holdfast.errors import BadGateway, BadRequest, HoldfastError, Internal, TooLarge, Unavailable
 from holdfast.exchange import AuditID, Exchange, RequestInfo, WireRequest, flow_digest
+from holdfast.kube.canonical import carries_token
 from holdfast.kube.status import render_status
 
 if TYPE_CHECKING:
@@ -62,9 +63,13 @@ MAX_UNREAD_BYTES = 256 << 10
 """HTTP/1 bytes that cannot be read yet: headers or a chunk's line without end, whatever follows a call that waits.
 mitmproxy has no bound; here more than this ends the connection."""
 
-_SECRET_HEADER = re.compile(rb"authorization|cookie", re.IGNORECASE)
+SHOWN_HEADERS = frozenset(
+    b"accept connection content-length content-type expect host if-modified-since if-none-match kubectl-command "
+    b"kubectl-session sec-websocket-version transfer-encoding upgrade user-agent x-stream-protocol-version".split()
+)
+"""What the flow keeps of the caller's headers: enough for mitmproxy to read the request, nothing that is a secret."""
+
 _QUOTED_BYTES = re.compile(r"""\bb['"].*""", re.DOTALL)
-_BEARER_SUBPROTOCOL = b"base64url.bearer.authorization.k8s.io."
 
 
 @dataclass
@@ -248,6 +253,7 @@ class GatewayStream(HttpStream):
         self.request_sent = False
         self.response_begun = False
         self.was_cut = False
+        self.was_withheld = False
 
     # -- what passes ------------------------------------------------------------------------------------------
 
@@ -268,14 +274,30 @@ class GatewayStream(HttpStream):
             yield from self._cut(self.exchange.cut)
 
     def _towards_client(self, command: SendHttp) -> layer.CommandGenerator[None]:
-        """Where mitmproxy would answer with a page of HTML, answer with a Status."""
+        """Where mitmproxy would answer with a page of HTML, answer with a Status; end loudly what was cut."""
         event = command.event
+        if isinstance(event, ResponseData) and self.exchange.wire.method == "HEAD":
+            return  # mitmproxy would write it, and the next response would begin inside it
+        if self._is_unrecorded(event):
+            self.was_withheld = True
+            yield from self._answer(Internal("the gateway did not record this answer, so it was withheld."), close=True)
+        if self.was_withheld:
+            return
+        if isinstance(event, ResponseEndOfMessage) and self.exchange.cut:
+            fault = ResponseProtocolError(self.stream_id, self.exchange.cut, ErrorCode.GENERIC_SERVER_ERROR)
+            command, event = SendHttp(fault, command.connection), fault
         if isinstance(event, ResponseProtocolError) and not self.response_begun:
             code = event.code.http_status_code()
             if code is not None:
                 yield from self._answer(self.exchange.refusal or _protocol_fault(code, event.message), close=True)
-        self.response_begun |= isinstance(event, ResponseHeaders)
+        self.response_begun |= isinstance(event, ResponseHeaders) and event.response.status_code >= 200
         yield command
+
+    def _is_unrecorded(self, event: HttpEvent) -> bool:
+        """Whether an answer is about to begin that no record tells of; a refusal needs none when the store is down."""
+        exchange = self.exchange
+        begins = isinstance(event, ResponseHeaders) and event.response.status_code >= 200
+        return begins and not (exchange.finished or exchange.response.streamed or exchange.is_refused)
 
     def _answer(self, refusal: HoldfastError, *, close: bool = False) -> layer.CommandGenerator[None]:
         self.response_begun = True
@@ -366,6 +388,10 @@ class GatewayStream(HttpStream):
         shown = http.HTTPFlow(self.context.client, self.context.server)
         self.wire.exchanges[shown.id] = self.exchange
         yield from super().state_wait_for_request_headers(replace(event, replay_flow=shown))
+        if self.exchange.refusal is not None and self.exchange.identity is None and not self.response_begun:
+            # A stranger's body is not worth its memory; that of a caller we know goes into the record.
+            self.client_state = self.state_discard_request_body
+            yield from self._refuse(self.exchange.refusal)
 
     def state_consume_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Keep the body out of the flow: what the flow gets is the masked view."""
@@ -409,21 +435,45 @@ class GatewayStream(HttpStream):
                 yield from self.flow_done()
 
     def _refuse(self, error: HoldfastError) -> layer.CommandGenerator[None]:
-        self.exchange.refusal = error
-        self.flow.response = status_response(error, self.exchange.info, self.exchange.audit_id)
+        self.exchange.refusal = self.exchange.refusal or error
+        self.flow.response = status_response(self.exchange.refusal, self.exchange.info, self.exchange.audit_id)
         yield HttpResponseHeadersHook(self.flow)
         yield from self.send_response()
 
     # -- the response -----------------------------------------------------------------------------------------
+
+    def state_wait_for_response_headers(self, event: ResponseHeaders) -> layer.CommandGenerator[None]:
+        """mitmproxy's own, and an answer at once where the hooks refuse what the API server has begun."""
+        yield from super().state_wait_for_response_headers(event)
+        yield from self._answer_refused_response()
+
+    def _answer_refused_response(self) -> layer.CommandGenerator[None]:
+        """Stop the API server, whose answer may have no end, and give the caller the Status instead."""
+        if not self.exchange.is_refused or self.server_state != self.state_consume_response_body:
+            return
+        stop = RequestProtocolError(self.stream_id, "refused by the gateway", ErrorCode.CANCEL)
+        yield SendHttp(stop, self.context.server)
+        self.response_body_buf.clear()
+        yield ResponseBodyHook(self.flow)
+        if self.flow.response is not None:
+            self.flow.response.data.content = self.exchange.response.caller_view
+        yield from self.send_response()
+        self.server_state = self.state_discard_response
+
+    def state_discard_response(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """What still comes of a refused answer is for nobody."""
+        yield from ()
 
     def check_body_size(self, request: bool) -> layer.CommandGenerator[bool]:
         """mitmproxy's own limits do not apply; a response that grows too long to buffer asks the hooks."""
         if request or len(self.response_body_buf) <= self.wire.response_buffer_bytes:
             return False
         yield ResponseOverflowHook(self.flow)
+        yield from self._answer_refused_response()
         if self.flow.response is not None and self.flow.response.stream:
             data = bytes(self.response_body_buf)
             self.response_body_buf.clear()
+            self.exchange.response.bytes_down = 0  # what is replayed here is counted again on its way
             yield from self.start_response_stream()
             yield from self.state_stream_response_body(ResponseData(self.stream_id, data))
         return False
@@ -433,8 +483,6 @@ class GatewayStream(HttpStream):
         exchange = self.exchange
         if isinstance(event, ResponseData):
             exchange.response.bytes_down += len(event.data)
-            if exchange.is_refused:
-                return
         elif isinstance(event, ResponseEndOfMessage):
             exchange.response.body = bytes(self.response_body_buf)
             self.response_body_buf.clear()
@@ -532,12 +580,10 @@ def _wire_request(request: http.Request, client: Client) -> WireRequest:
 
 def _remove_secrets(request: http.Request) -> None:
     request.headers.fields = tuple(
-        (name, value)
-        for name, value in request.headers.fields
-        if not _SECRET_HEADER.search(name) and _BEARER_SUBPROTOCOL not in value
+        (name, value) for name, value in request.headers.fields if name.lower() in SHOWN_HEADERS
     )
     path, mark, query = request.data.path.partition(b"?")
-    if b"token=" in unquote_to_bytes(query).lower():
+    if carries_token(query):
         request.data.path = path + mark + b"withheld"
 
 

@@ -7,15 +7,17 @@ names who the API server takes us for. A 403 there is fine: it knew us, and only
 
 from __future__ import annotations
 
-import ssl
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from holdfast.certificates import find_certificate_error
 from holdfast.credential.sources import client_context
 from holdfast.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    import ssl
+
     from holdfast.credential.sources import CredentialSource
 
 TIMEOUT_SECONDS = 10
@@ -112,7 +114,7 @@ def _refused(source: CredentialSource) -> ConfigurationError:
 
 
 def _explain(error: Exception, source: CredentialSource) -> str:
-    certificate = _find_certificate_error(error)
+    certificate = find_certificate_error(error)
     if certificate is not None:
         return _explain_certificate(certificate, source)
     if isinstance(error, httpx.TimeoutException):
@@ -126,9 +128,3 @@ def _explain_certificate(error: ssl.SSLCertVerificationError, source: Credential
     if error.verify_code == _EXPIRED:
         return "its certificate has expired; renew it"
     return f"its certificate is not trusted ({error.verify_message}); give the CA that signs it"
-
-
-def _find_certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
-    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
-        error = error.__cause__ or error.__context__
-    return error

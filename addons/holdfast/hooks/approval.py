@@ -10,7 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from holdfast.approval.hold import new_hold, recent_refusal
-from holdfast.errors import Forbidden, Internal
+from holdfast.errors import Forbidden, HoldfastError, Internal
 from holdfast.exchange import Effect, HoldState, binding_digest
 from holdfast.hooks.fail_closed import fail_closed
 from holdfast.hooks.records import hold_entry, shown_uri
@@ -41,8 +41,8 @@ class Held:
             begun = monotonic()
             exchange.hold = await self.gateway.desk.wait(exchange.hold, exchange.left)
             exchange.held_seconds = monotonic() - begun
-        if exchange.hold.state is HoldState.APPROVED and not exchange.left.is_set():
-            exchange.hold = await self._release(exchange.hold)
+        if exchange.hold.state is HoldState.APPROVED:
+            exchange.hold = await self._release(exchange.hold, exchange.left.is_set())
         if exchange.hold.state is not HoldState.RELEASED:
             raise Forbidden(_refusal(exchange, exchange.hold))
 
@@ -62,10 +62,20 @@ class Held:
                 return refused
         await asyncio.to_thread(self.gateway.holds.insert, hold, self.gateway.replica)
         exchange.hold = hold
-        await self.gateway.writer.append(hold_entry(exchange))
+        try:
+            await self.gateway.writer.append(hold_entry(exchange))
+        except HoldfastError:
+            await self._cancel(hold, "the gateway could not record it")
+            raise
         return hold
 
-    async def _release(self, hold: Hold) -> Hold:
+    async def _cancel(self, hold: Hold, reason: str) -> Hold:
+        await asyncio.to_thread(self.gateway.holds.cancel, hold.id, reason, datetime.now(UTC))
+        return replace(hold, state=HoldState.CANCELLED, decision_reason=reason)
+
+    async def _release(self, hold: Hold, caller_left: bool) -> Hold:
+        if caller_left:
+            return await self._cancel(hold, "the caller left")
         released = await asyncio.to_thread(self.gateway.holds.release, hold.id, hold.digest, datetime.now(UTC))
         return replace(hold, state=HoldState.RELEASED if released else HoldState.CANCELLED)
 

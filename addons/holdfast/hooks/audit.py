@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from holdfast.errors import Internal, Unavailable
 from holdfast.hooks.fail_closed import fail_closed, fail_closed_even_refused
 from holdfast.hooks.records import intent_entry, outcome_entry
 from holdfast.hooks.taps import StreamTap
@@ -42,14 +43,14 @@ class Recorded:
     async def response(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         """At the end of a stream, and before a refusal is answered."""
         if not _begins_session(exchange):
-            _flush(flow)
+            await _flush(flow)
             await self._finish(exchange)
 
     @fail_closed_even_refused
     async def error(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         """The caller left, the API server broke off, or a stream was cut."""
         exchange.error = exchange.cut or (flow.error.msg if flow.error else "the call broke off")
-        _flush(flow)
+        await _flush(flow)
         await self._finish(exchange)
 
     @fail_closed_even_refused
@@ -58,16 +59,27 @@ class Recorded:
         await self._finish(exchange)
 
     async def _finish(self, exchange: Exchange) -> None:
-        if not exchange.finished:
-            exchange.finished = True
+        if exchange.outcome_begun:
+            return
+        exchange.outcome_begun = True
+        try:
             await self.gateway.writer.append(outcome_entry(exchange))
+        except Unavailable as fault:
+            if exchange.info is not None and exchange.info.is_mutating and exchange.response.started_mono:
+                # Not a 503: client-go would repeat the call, which may have taken effect.
+                raise Internal(
+                    "the API server was called, but how that ended cannot be recorded, so the answer was withheld; "
+                    "look before you repeat the call."
+                ) from fault
+            raise
+        exchange.finished = True
+
+
+async def _flush(flow: http.HTTPFlow) -> None:
+    if flow.response is not None and isinstance(flow.response.stream, StreamTap):
+        await flow.response.stream.drain()
 
 
 def _begins_session(exchange: Exchange) -> bool:
-    """Whether the response is the 101 with which an exec, attach or port-forward session only begins."""
+    """Whether this is the 101 of an upgraded connection, whose outcome comes when the session ends."""
     return exchange.response.upgraded and not exchange.is_refused
-
-
-def _flush(flow: http.HTTPFlow) -> None:
-    if flow.response is not None and isinstance(flow.response.stream, StreamTap):
-        flow.response.stream.flush()

@@ -68,10 +68,16 @@ def _guard[S: _Stage](hook: StageHook[S], *, even_refused: bool) -> FlowHook[S]:
 
 
 def refuse(flow: http.HTTPFlow, exchange: Exchange, refusal: HoldfastError) -> None:
-    """End the call with `refusal`: no verdict; and where a response is on its way, the Status takes its place."""
+    """End the call with `refusal`: no verdict; what the API server began to answer gives way to the Status.
+
+    A stream is on its way already, so it is cut instead.
+    """
     exchange.refusal = refusal
     exchange.verdict = None
-    if flow.response is not None:
+    flow.request.headers.pop("expect", None)
+    if exchange.response.streamed:
+        exchange.cut = exchange.cut or str(refusal)
+    elif flow.response is not None:
         replacement = status_response(refusal, exchange.info, exchange.audit_id)
         exchange.response.caller_view = replacement.content or b""
         replacement.http_version = flow.response.http_version
@@ -81,7 +87,7 @@ def refuse(flow: http.HTTPFlow, exchange: Exchange, refusal: HoldfastError) -> N
 def log_fault(where: str, fault: BaseException) -> None:
     """Log an unexpected exception: its type and its frames, never its message."""
     frames = "".join(traceback.format_tb(fault.__traceback__))
-    logger.error("%s failed with %s; the call was refused.\n%s", where, type(fault).__name__, frames)
+    logger.error("%s failed with %s; it failed closed.\n%s", where, type(fault).__name__, frames)
 
 
 def _refuse_stranger(flow: http.HTTPFlow) -> None:

@@ -54,10 +54,9 @@ def build_flow(story: CallStory, host: str, request: bytes, response: bytes) -> 
 
 
 def _client(last: Record, started: float) -> Client:
-    peer = last.client.peer if last.client else ""
-    host, _, port = peer.rpartition(":")
-    address = (host.strip("[]"), int(port)) if port.isdigit() else (peer, 0)
-    return Client(peername=address, sockname=("", 0), timestamp_start=started)
+    """The client's end of the connection; the record has its address, and no port."""
+    address = last.client.peer if last.client else ""
+    return Client(peername=(address, 0), sockname=("", 0), timestamp_start=started)
 
 
 def _request(story: CallStory, last: Record, host: str, body: bytes, started: float) -> http.Request:

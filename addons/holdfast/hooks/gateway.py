@@ -77,7 +77,6 @@ class Gateway:
         self.fingerprints = Fingerprinter(_mask_key(settings.mask_key_file))
         self.database = Database.open(settings.database_url)
         self.holds = HoldStore(self.database)
-        self.holds.abandon(self.replica, datetime.now(UTC))
         self.desk = HoldDesk(self.holds)
         self.writer = AuditWriter(
             AuditStore(self.database),
@@ -92,6 +91,10 @@ class Gateway:
             response_buffer_bytes=settings.limits.response_buffer_bytes,
             open_tap=open_upgrade_tap,
         )
+
+    def take_over(self) -> None:
+        """Cancel what a gateway that died in our place still held; call it once the port is ours."""
+        self.holds.abandon(self.replica, datetime.now(UTC))
 
     async def start(self) -> None:
         """Fetch the issuers' keys, try the credential, start the writer."""

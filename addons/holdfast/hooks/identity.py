@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast.hooks.fail_closed import fail_closed
+from holdfast.errors import Unauthorized
+from holdfast.hooks.fail_closed import fail_closed_even_refused
 
 if TYPE_CHECKING:
     from mitmproxy import http
@@ -19,12 +20,16 @@ class Identified:
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
 
-    @fail_closed
+    @fail_closed_even_refused
     async def requestheaders(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
-        """Verify the caller's token."""
+        """Verify the caller's token; of a call that is refused already, to record whose it was."""
         authorization = next(
             (value.decode("latin-1") for name, value in exchange.wire.headers if name.lower() == b"authorization"), None
         )
-        exchange.identity = self.gateway.authenticator.cached(
-            authorization
-        ) or await self.gateway.authenticator.authenticate(authorization)
+        try:
+            exchange.identity = self.gateway.authenticator.cached(
+                authorization
+            ) or await self.gateway.authenticator.authenticate(authorization)
+        except Unauthorized:
+            if not exchange.is_refused:
+                raise

@@ -109,11 +109,17 @@ async def run(mask: Callable[[bytes, Plan, Views], MaskedBody], body: bytes, pla
     return await asyncio.to_thread(mask, body, plan, views)
 
 
+def is_log(exchange: Exchange) -> bool:
+    """Whether the answer is a container's text, which has no fields to look for."""
+    info = exchange.info
+    return info is not None and info.subresource == "log" and exchange.response.media_type.startswith("text/")
+
+
 def _response_masker(exchange: Exchange, plan: Plan) -> Callable[[bytes, Plan, Views], MaskedBody]:
     media_type = exchange.response.media_type
     if is_json(media_type):
         return mask_json
-    if media_type.startswith("text/") or (plan.fields is None and not is_yaml(media_type)):
+    if is_log(exchange) or (plan.fields is None and not is_yaml(media_type)):
         return mask_text
     raise BadGateway(
         f"the API server answered in {media_type or 'an unnamed media type'}, in which what must be masked cannot be "

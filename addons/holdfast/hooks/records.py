@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from time import monotonic
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from holdfast.audit.record import (
     Answer,
@@ -25,9 +24,14 @@ from holdfast.audit.record import (
     describe_refusal,
     timestamp,
 )
+from holdfast.kube.canonical import carries_token
 
 if TYPE_CHECKING:
     from holdfast.exchange import Exchange
+
+LONGEST_URI = 8 << 10
+LONGEST_HINT = 512
+"""A stranger's request is recorded too; it must not be able to fill the disk with one."""
 
 
 def hold_entry(exchange: Exchange) -> Entry:
@@ -64,14 +68,15 @@ def outcome_entry(exchange: Exchange) -> Entry:
 
 
 def shown_uri(exchange: Exchange) -> str:
-    """The path and query, without what may be a token where the query was refused for holding one."""
+    """The path and query as sent; without the query where it holds a token, and cut where nobody should need more."""
     target = exchange.info.target if exchange.info is not None else exchange.wire.target
-    path, mark, query = target.decode("latin-1").partition("?")
-    return (
-        f"{path}?withheld"
-        if mark and exchange.info is None and "token=" in unquote(query).lower()
-        else path + mark + query
-    )
+    path, mark, query = target.partition(b"?")
+    shown = path + mark + (b"withheld" if carries_token(query) else query)
+    return _bounded(shown.decode("latin-1"), LONGEST_URI)
+
+
+def _bounded(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}... (cut from {len(text)} characters)"
 
 
 def _entry(exchange: Exchange, kind: Kind, *, with_request: bool = False, with_response: bool = False) -> Entry:
@@ -87,9 +92,14 @@ def _entry(exchange: Exchange, kind: Kind, *, with_request: bool = False, with_r
         what=_call(exchange),
         client=Client(
             exchange.wire.peer,
-            exchange.client.user_agent,
-            exchange.client.kubectl_command,
-            exchange.client.kubectl_session,
+            *(
+                _bounded(hint, LONGEST_HINT)
+                for hint in (
+                    exchange.client.user_agent,
+                    exchange.client.kubectl_command,
+                    exchange.client.kubectl_session,
+                )
+            ),
         ),
         decision=describe_decision(exchange.decision, exchange.mask_counts) if exchange.decision else None,
         hold=describe_hold(exchange.hold) if exchange.hold else None,

@@ -67,6 +67,7 @@ class GatewayMaster(Master):
             faults = [str(server.last_exception) for server in self.server.servers if server.last_exception]
             raise ConfigurationError(f"cannot listen: {'; '.join(faults)}. Free the port or set listen.port.")
         host, port, *_ = self.server.listen_addrs()[0]
+        await asyncio.to_thread(self.gateway.take_over)
         return f"https://{host}:{port}"
 
     async def stop(self) -> None:
@@ -118,7 +119,8 @@ def _skip_type_checks() -> None:
 def _require_free_port(approvals: Approvals) -> None:
     """The child could only say so again and again while calls wait that nobody can decide."""
     try:
-        socket.create_server((approvals.host, approvals.port)).close()
+        family = socket.AF_INET6 if ":" in approvals.host else socket.AF_INET
+        socket.create_server((approvals.host, approvals.port), family=family).close()
     except OSError as error:
         raise ConfigurationError(
             f"approvals.port: cannot listen on {approvals.host}:{approvals.port}: {error.strerror}; free the port or "

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast.errors import BadGateway
+from holdfast.errors import BadGateway, HoldfastError
 from holdfast.hooks.fail_closed import fail_closed
-from holdfast.hooks.masking import plan_of, views_of
+from holdfast.hooks.masking import is_log, plan_of, views_of
 from holdfast.hooks.records import open_entry
 from holdfast.hooks.taps import Masker, StreamTap, Unmasked
 from holdfast.kube.negotiation import is_json
@@ -48,6 +48,8 @@ class Streamed:
         if flow.response.headers.get("content-encoding", "identity") != "identity" and plan_of(exchange) is not None:
             raise BadGateway("the API server compressed an answer in which something must be masked; it was withheld.")
         response.upgraded = response.code == 101
+        if response.upgraded and (exchange.info is None or not exchange.info.upgrade):
+            raise BadGateway("the API server switched protocols although nobody asked; its answer was withheld.")
         response.subprotocol = flow.response.headers.get("sec-websocket-protocol", "")
         if response.upgraded or self._is_stream(flow.response, exchange):
             await self._open(flow.response, exchange)
@@ -77,7 +79,7 @@ class Streamed:
 
     def _needs_whole(self, exchange: Exchange) -> bool:
         plan = plan_of(exchange)
-        return plan is not None and plan.fields is not None and not exchange.response.media_type.startswith("text/")
+        return plan is not None and plan.fields is not None and not is_log(exchange)
 
     def _check_whole(self, length: int) -> None:
         limit = self.gateway.settings.limits.masked_buffer_bytes
@@ -88,9 +90,13 @@ class Streamed:
             )
 
     async def _open(self, response: http.Response, exchange: Exchange) -> None:
-        exchange.response.streamed = True
         masker = self._masker(exchange)
-        await self.gateway.writer.append(open_entry(exchange))
+        exchange.response.streamed = True
+        try:
+            await self.gateway.writer.append(open_entry(exchange))
+        except HoldfastError:
+            exchange.response.streamed = False  # nothing was released: a Status can still take its place
+            raise
         if not exchange.response.upgraded:
             response.stream = StreamTap(exchange, masker, self.gateway.writer)
             if not isinstance(masker, Unmasked):
@@ -103,7 +109,7 @@ class Streamed:
         views = views_of(self.gateway, exchange)
         if exchange.info is not None and exchange.info.verb == "watch" and is_json(exchange.response.media_type):
             return WatchMasker(plan, views)
-        if plan.fields is None or exchange.response.media_type.startswith("text/"):
+        if plan.fields is None or is_log(exchange):
             return LineMasker(plan, views)
         raise BadGateway(
             f"the API server answered with a stream of {exchange.response.media_type!r}, in which what must be masked "

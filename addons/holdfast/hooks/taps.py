@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from holdfast.errors import HoldfastError
@@ -13,6 +14,8 @@ from holdfast.kube.request_info import is_exec_class
 from holdfast.kube.spdy import SpdyExecObserver
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from holdfast.audit.writer import AuditWriter
     from holdfast.credential.layer import UpgradeTap
     from holdfast.exchange import Exchange
@@ -31,9 +34,15 @@ class Masker(Protocol):
     def finish(self) -> tuple[bytes, bytes]:
         """Return what was held back."""
 
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How often each mask was applied so far."""
+
 
 class Unmasked:
     """No mask applies."""
+
+    counts: Mapping[str, int] = MappingProxyType({})
 
     def feed(self, chunk: bytes) -> tuple[bytes, bytes]:
         """Both views are the piece itself."""
@@ -69,18 +78,27 @@ class StreamTap:
             self.exchange.cut = "the gateway failed while it masked this stream"
             return []
         self.exchange.response.bytes_down += len(data)
+        self.exchange.mask_counts.update(self.masker.counts)
         self._keep(store)
         return [caller] if caller else []
 
     def flush(self) -> None:
         """Hand what is pending to the writer."""
+        if (store := self._take()) and not self.exchange.cut:
+            self.writer.submit(chunk_entry(self.exchange, store), self._lost)
+
+    async def drain(self) -> None:
+        """Return when the last piece, and so every piece before it, is durable. Raises Unavailable."""
+        if (store := self._take()) and not self.exchange.cut:
+            await self.writer.append(chunk_entry(self.exchange, store))
+
+    def _take(self) -> bytes:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._pending and not self.exchange.cut:
-            store = b"".join(self._pending)
-            self._pending, self._pending_bytes = [], 0
-            self.writer.submit(chunk_entry(self.exchange, store), self._lost)
+        store = b"".join(self._pending)
+        self._pending, self._pending_bytes = [], 0
+        return store
 
     def _keep(self, store: bytes) -> None:
         if not store:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from holdfast.certificates import find_certificate_error
 from holdfast.errors import ConfigurationError
 from holdfast.identity.serialization import parse_object
 
@@ -125,7 +126,7 @@ def _show(value: object) -> str:
 
 
 def _explain(error: Exception) -> str:
-    certificate = _find_certificate_error(error)
+    certificate = find_certificate_error(error)
     if certificate is not None:
         return f"its certificate is not trusted ({certificate.verify_message}); set certificateAuthority to its CA"
     if isinstance(error, (TimeoutError, httpx.TimeoutException)):
@@ -133,9 +134,3 @@ def _explain(error: Exception) -> str:
     if isinstance(error, ValueError):
         return str(error)
     return f"cannot be reached ({error}); check the address and the network"
-
-
-def _find_certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
-    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
-        error = error.__cause__ or error.__context__
-    return error

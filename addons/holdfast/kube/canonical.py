@@ -56,6 +56,21 @@ def canonicalize(target: bytes) -> CanonicalTarget:
     return CanonicalTarget(_decode_path(raw_path), target, _decode_query(raw_query))
 
 
+def carries_token(query: bytes | str) -> bool:
+    """Whether a raw query, as it stands after the `?`, has a parameter named as one of `TOKEN_PARAMETERS`.
+
+    For queries that were not accepted too: in one that could be read in two ways, such a name anywhere counts.
+    """
+    raw = query.encode("utf-8", "surrogatepass") if isinstance(query, str) else query
+    try:
+        _check_bytes(b"/?" + raw)
+        names = [_decode_parameter(piece)[0].lower() for piece in raw.split(b"&")]
+    except BadRequest:
+        text = unquote_to_bytes(raw).lower()
+        return any(name.encode() in text for name in TOKEN_PARAMETERS)
+    return not TOKEN_PARAMETERS.isdisjoint(names)
+
+
 def _check_length(raw_path: bytes, raw_query: bytes) -> None:
     if len(raw_path) > MAX_PATH_BYTES:
         raise BadRequest(f"The path is {len(raw_path)} bytes long; at most {MAX_PATH_BYTES} are accepted.")

@@ -10,8 +10,6 @@ stops following, and then it has no result.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import msgspec
 
 from holdfast.exchange import ExitStatus
@@ -20,19 +18,6 @@ MAX_STATUS_BYTES = 64 << 10
 
 _EXIT_CODE_REASON = "NonZeroExitCode"
 _EXIT_CODE_CAUSE = "ExitCode"
-
-
-class ExecObserver(Protocol):
-    """Follows both directions of an upgraded stream, as bytes in any chunks."""
-
-    def feed_client(self, data: bytes) -> None:
-        """See bytes from the client."""
-
-    def feed_server(self, data: bytes) -> None:
-        """See bytes from the server."""
-
-    def result(self) -> ExitStatus | None:
-        """How the command ended, or None while it runs and when that cannot be known."""
 
 
 class StatusCollector:

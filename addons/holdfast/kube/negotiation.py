@@ -10,7 +10,6 @@ from __future__ import annotations
 
 JSON = "application/json"
 JSON_PATCH = "application/json-patch+json"
-PROTOBUF = "application/vnd.kubernetes.protobuf"
 YAML = "application/yaml"
 
 _KEPT_RANGES = frozenset({JSON, "*/*"})
@@ -32,11 +31,6 @@ def is_json(content_type: str) -> bool:
 def is_json_patch(content_type: str) -> bool:
     """Whether a body of this type is a list of JSON Patch operations (RFC 6902)."""
     return _essence(content_type) == JSON_PATCH
-
-
-def is_protobuf(content_type: str) -> bool:
-    """Whether a body of this type is in Kubernetes' protobuf envelope, a watch's stream of them included."""
-    return _essence(content_type) == PROTOBUF
 
 
 def is_yaml(content_type: str) -> bool:

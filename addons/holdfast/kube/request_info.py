@@ -134,16 +134,10 @@ def _settle_verb(info: RequestInfo) -> RequestInfo:
     if info.name:
         return info
     if info.verb == "get":
-        return replace(info, verb="watch" if _asks_to_watch(info) else "list", name=_selected_name(info))
+        return replace(info, verb="watch" if info.is_set("watch") else "list", name=_selected_name(info))
     if info.verb == "delete":
         return replace(info, verb="deletecollection")
     return info
-
-
-def _asks_to_watch(info: RequestInfo) -> bool:
-    """Read the `watch` parameter; as Go's `strings.EqualFold`, `casefold` takes the long s for an s."""
-    values = [value for name, value in info.query if name == "watch"]
-    return bool(values) and values[0].casefold() not in {"0", "false"}
 
 
 def _selected_name(info: RequestInfo) -> str:

@@ -6,6 +6,7 @@ plan         masks compiled once for a policy: states for fields, RE2 for text
 fingerprint  the mask, and what its fingerprint is bound to
 spans        where values stand in JSON
 body         JSON bodies: objects, lists, Tables, patches
+json_patch   patch operations that get around masks
 stream       watch streams, by event
 text         logs, by line
 sentinel     a mask that a caller writes back

@@ -37,7 +37,11 @@ deny rule a silent misspelling is an open door, so nothing here is ignored.
     - name: secret-values              # for everybody, whatever the effect
       apiGroups: [""]
       resources: [secrets]
-      base64Fields: ["$.data.*"]       # fields, base64Fields: JSONPath from the object's root; patterns: RE2
+      base64Fields: ["$.data.*"]       # fields, base64Fields: JSONPath from the object's root
+    - name: passwords-in-logs
+      apiGroups: [""]
+      resources: [pods/log]            # with patterns every resource must be text: pods/log, "*/log"
+      patterns: ["password=[^ ]+"]     # RE2
 
 In globs `*` is any run of characters, `?` one character, all else (`[` too) itself.
 """
@@ -110,6 +114,11 @@ def _require_url(url: str) -> str:
     if _URL.fullmatch(url) is None:
         raise ValueError("a path that begins with / and has no query, in which only the last character may be *")
     return url
+
+
+def _is_text(resource: str) -> bool:
+    """Whether whatever `resource` matches is answered in text: a log is, all else is objects or unknown."""
+    return resource.endswith("/log")
 
 
 def _require_exact(name: str) -> str:
@@ -261,6 +270,12 @@ class MaskRule(PolicySection):
     def _masks_something(self) -> MaskRule:
         if not (self.fields or self.base64_fields or self.patterns):
             raise ValueError("at least one of fields, base64Fields, patterns")
+        return self
+
+    @model_validator(mode="after")
+    def _patterns_are_for_text(self) -> MaskRule:
+        if self.patterns and not all(_is_text(resource) for resource in self.resources):
+            raise ValueError("patterns only for text, such as pods/log; use fields for what is in objects")
         return self
 
 
