@@ -10,6 +10,7 @@ import typer
 from pydantic import BaseModel
 
 from holdfast.cli import app
+from holdfast.policy.authorizer import load_policies
 from holdfast.settings import Settings
 
 if TYPE_CHECKING:
@@ -63,3 +64,10 @@ def test_every_setting_is_documented() -> None:
 
 def test_every_command_is_documented() -> None:
     require_all(every_command(typer.main.get_command(app), "holdfast"), "{}")
+
+
+def test_the_policy_that_is_shown_can_be_loaded(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```yaml\n(apiVersion: holdfast.dev/v1\n.*?)```", README.read_text(encoding="utf-8"), re.S)
+    file = tmp_path / "example.yaml"
+    file.write_text(example, encoding="utf-8")
+    assert [mask.mask.name for mask in load_policies([file]).masks] == ["secret-values", "passwords-in-logs"]

@@ -120,7 +120,7 @@ def test_a_flow_file_is_read_back_by_mitmproxy(world: World) -> None:
     assert listed.response is not None
     assert listed.response.json() == {"kind": "PodList"}
     assert listed.response.headers["audit-id"] == listed.id
-    assert listed.client_conn.peername == ("10.0.0.7", 50123)
+    assert listed.client_conn.peername == ("10.0.0.7", 0)
     assert deleted.comment == (
         "agent delete namespaces/shop: held h-aaaaaaaaaa, approved by bob (asked in the channel), 200"
     )

@@ -191,7 +191,8 @@ FIELD_FAULTS = {
     ),
     "patterns over text and objects": (
         mask(fields=None, resources="[pods/log, pods]", patterns="[x]"),
-        f"masks.0: found {{'name': 'm', 'apiGroups': [''], 'resources': ['pods/log', 'pods'], 'patterns...; {FOR_TEXT}.",
+        "masks.0: found {'name': 'm', 'apiGroups': [''], 'resources': ['pods/log', 'pods'], 'patterns...; "
+        f"{FOR_TEXT}.",
     ),
     "patterns over every subresource": (
         mask(fields=None, resources='["pods/*"]', patterns="[x]"),

@@ -49,7 +49,7 @@ def allowed_call(
         number,
         Kind.OUTCOME,
         what=Call("GET", uri, "list", "", "v1", "pods", "", "web", "", True),
-        client=Client("10.0.0.7:50123", user_agent, "kubectl get", "session-1"),
+        client=Client("10.0.0.7", user_agent, "kubectl get", "session-1"),
         decision=Ruling("allow", "read-pods", masks={"log-secrets": 2}),
         response=Answer(200, "application/json", len(response)),
         response_body=describe_payload(response, "application/json"),
