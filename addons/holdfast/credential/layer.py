@@ -505,6 +505,8 @@ class GatewayStream(HttpStream):
         self, event: RequestProtocolError | ResponseProtocolError
     ) -> layer.CommandGenerator[None]:
         """Where the API server failed and nothing was answered yet, the caller gets a Status, not an HTML page."""
+        if self.server_state == self.state_discard_response:
+            return  # the caller has its answer; this is the end of the connection that we closed
         hopeless = self.response_begun or self.client_state == self.state_errored or self.exchange.left.is_set()
         if isinstance(event, RequestProtocolError) or hopeless:
             yield from super().handle_protocol_error(event)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from holdfast.approval.store import HoldStore
 from holdfast.approval.waiting import HoldDesk
 from holdfast.audit.store import AuditStore
-from holdfast.audit.writer import AuditWriter
+from holdfast.audit.writer import AuditWriter, open_writer
 from holdfast.certificates import write_private
 from holdfast.credential.layer import Wire
 from holdfast.credential.probe import probe_upstream
@@ -78,12 +78,7 @@ class Gateway:
         self.database = Database.open(settings.database_url)
         self.holds = HoldStore(self.database)
         self.desk = HoldDesk(self.holds)
-        self.writer = AuditWriter(
-            AuditStore(self.database),
-            capacity=settings.audit.queue_records,
-            deadline_seconds=settings.audit.deadline_seconds,
-            lag_limit_bytes=settings.audit.stream_lag_bytes,
-        )
+        self.writer = open_writer(AuditStore(self.database), settings.audit)
         self.wire = Wire(
             target=self.source.target,
             credential=self.source.current,

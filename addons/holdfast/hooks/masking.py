@@ -14,6 +14,7 @@ from holdfast.hooks.fail_closed import fail_closed, fail_closed_even_refused
 from holdfast.kube.negotiation import is_json, is_json_patch, is_yaml
 from holdfast.masking.body import mask_json, mask_json_patch, mask_object
 from holdfast.masking.fingerprint import Views
+from holdfast.masking.json_patch import find_forbidden_operation
 from holdfast.masking.plan import Plan, compile_plan
 from holdfast.masking.sentinel import find_mask
 from holdfast.masking.text import mask_text
@@ -48,6 +49,7 @@ class Masked:
         await self._view_request(exchange)
         if not exchange.is_refused:
             await self._refuse_mask(exchange)
+            _refuse_reading_patch(exchange)
 
     @fail_closed
     async def response_body(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
@@ -107,6 +109,16 @@ async def run(mask: Callable[[bytes, Plan, Views], MaskedBody], body: bytes, pla
     if len(body) < LARGE_BODY_BYTES:
         return mask(body, plan, views)
     return await asyncio.to_thread(mask, body, plan, views)
+
+
+def _refuse_reading_patch(exchange: Exchange) -> None:
+    """A JSON Patch can copy what is masked to where it is not, or test guesses at it (RFC 6902 section 4)."""
+    plan = plan_of(exchange)
+    if plan is None or not is_json_patch(exchange.content_type):
+        return
+    why = find_forbidden_operation(exchange.request_body, plan)
+    if why is not None:
+        raise Invalid("JSON Patch", why)
 
 
 def is_log(exchange: Exchange) -> bool:
