@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pytest
 from mitmproxy import http
 from mitmproxy.proxy import commands
 from mitmproxy.proxy.layers.http import (
     ErrorCode,
+    HttpEvent,
     HttpRequestHeadersHook,
     HttpResponseHeadersHook,
     HttpResponseHook,
-    RequestHeaders,
+    RequestData,
+    RequestEndOfMessage,
     RequestProtocolError,
     ResponseData,
     ResponseEndOfMessage,
@@ -23,8 +26,12 @@ from mitmproxy.proxy.layers.http import (
 from credential.test_layer import Act, Run, nothing, permit
 from holdfast.credential.layer import ResponseBodyHook, ResponseOverflowHook
 from holdfast.errors import BadGateway, BadRequest, HoldfastError
-from holdfast.exchange import Exchange
 from holdfast.hooks.fail_closed import refuse
+
+if TYPE_CHECKING:
+    from mitmproxy.proxy import events
+
+    from holdfast.exchange import Exchange
 
 SECRET = b'{"data":{"password":"s3cret"}}'
 
@@ -60,7 +67,7 @@ class Answered(Run):
     """A request that is forwarded, and an answer that meets the hooks of `on`."""
 
     act: Act = permit
-    on: dict[type, Act] = field(default_factory=dict)
+    on: dict[type[commands.StartHook], Act] = field(default_factory=dict)
 
     def _hook(self, hook: commands.StartHook) -> None:
         super()._hook(hook)
@@ -113,13 +120,28 @@ def test_what_still_comes_of_a_refused_answer_reaches_nobody() -> None:
 def test_the_record_of_a_refused_answer_is_tried_once_before_the_caller_hears_of_it() -> None:
     seen: list[int] = []
     run = Answered(
-        on={
-            HttpResponseHeadersHook: NO,
-            ResponseBodyHook: lambda exchange, flow: seen.append(len(run.client) if "run" in globals() else 0),
-        }
+        on={HttpResponseHeadersHook: NO, ResponseBodyHook: lambda exchange, flow: seen.append(len(run.client))}
     )
     run.begin()
     assert seen == [0]
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        ResponseProtocolError(1, "server closed connection", ErrorCode.GENERIC_SERVER_ERROR),
+        ResponseData(1, SECRET),
+    ],
+)
+def test_what_comes_while_a_refused_answer_is_recorded_does_not_follow_the_status(late: HttpEvent) -> None:
+    run = Answered(on={HttpResponseHeadersHook: NO, ResponseBodyHook: lambda exchange, flow: interrupt()})
+
+    def interrupt() -> None:
+        assert list(run.stream.handle_event(late)) == []
+
+    run.begin()
+    assert (run.code, run.is_ended) == (502, True)
+    assert sum(isinstance(event, RequestProtocolError) for event in run.upstream) == 1
 
 
 def test_an_answer_refused_when_it_outgrows_the_buffer_is_a_status_at_once() -> None:
@@ -170,8 +192,8 @@ def test_a_stream_whose_opening_is_recorded_passes_as_it_comes() -> None:
 
 
 def test_a_stream_whose_end_cannot_be_recorded_ends_as_a_broken_one() -> None:
-    on = {HttpResponseHeadersHook: stream, HttpResponseHook: refusing(BadGateway("the end is not recorded"))}
-    run = Answered(on=on)
+    lost = refusing(BadGateway("the end is not recorded"))
+    run = Answered(on={HttpResponseHeadersHook: stream, HttpResponseHook: lost})
     run.begin()
     run.go_on(SECRET)
     run.end()
@@ -215,15 +237,15 @@ def test_after_an_interim_answer_an_api_server_that_fails_is_still_told_as_a_sta
 class Stranger(Answered):
     """Whoever it is, the identity stage says no; what it sends after its headers is left unsent."""
 
-    def _feed(self, event: object) -> None:
-        if not isinstance(event, RequestHeaders) and hasattr(self.stream, "exchange"):
-            return
-        super()._feed(event)  # type: ignore[arg-type]
+    def _feed(self, event: events.Event) -> None:
+        if not isinstance(event, RequestData | RequestEndOfMessage):
+            super()._feed(event)
 
 
 def test_a_stranger_is_answered_at_the_headers() -> None:
     run = Stranger(on={HttpRequestHeadersHook: refusing(BadRequest("no"))})
-    assert (run.code, run.is_ended) == (400, True)
+    assert run.code == 400
+    assert b'"kind":"Status"' in run.status.replace(b" ", b"")
     assert run.connections == 0
 
 

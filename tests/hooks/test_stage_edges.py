@@ -65,7 +65,7 @@ PODS = "/api/v1/namespaces/demo/pods"
         ("GET", "/api/v1/namespaces/demo/services/https:web:443/proxy/", "", True),
         ("POST", PODS, "", True),
         ("DELETE", f"{PODS}/p", "", True),
-        ("PROPFIND", "/version", "", True),
+        ("OPTIONS", "/version", "", False),
     ],
 )
 def test_what_can_change_the_cluster_is_mutating(method: str, target: str, upgrade: str, expected: bool) -> None:
