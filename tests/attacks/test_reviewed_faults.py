@@ -188,6 +188,15 @@ def test_a_stranger_is_told_so_without_its_body(target: Target, line: bytes, exp
     assert target.upstream.calls() == []
 
 
+def test_a_stranger_is_told_so_without_its_body_on_http2(target: Target) -> None:
+    with target.connect("h2") as connection:
+        client = H2Client(connection, "nobody")
+        refused = client.open(client.head(PODS_PATH, "POST"), end=False)
+        client.wait(refused)
+    assert (client.codes[refused], refused in client.ended) == (401, True)
+    assert target.upstream.calls() == []
+
+
 def test_the_body_of_a_caller_who_is_known_but_denied_is_recorded_masked(target: Target) -> None:
     body = b'{"kind":"Secret","apiVersion":"v1","metadata":{"name":"s"},"data":{"a":"ZGVuaWVkLXNlY3JldA=="}}'
     before = len(target.outcomes(SECRETS_PATH))

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from testcluster.processes import free_ports
+
 if TYPE_CHECKING:
     from testcluster.cluster import Cluster
 
@@ -43,6 +45,10 @@ def test_the_commands_for_ones_own_cluster_work_in_order(shell_environment: dict
     folder = tmp_path / "work"
     folder.mkdir()
     script = "set -euo pipefail\n" + "\n".join(shell_blocks("In front of your own cluster"))
+    issuer, listen, approvals = free_ports(3)
+    script = script.replace("8455", str(issuer)).replace(
+        "cluster: mine\n", f"cluster: mine\nlisten: {{port: {listen}}}\napprovals: {{port: {approvals}}}\n"
+    )
     shell = subprocess.Popen(
         ["bash", "-x", "-c", script],
         cwd=folder,

@@ -390,8 +390,7 @@ class GatewayStream(HttpStream):
         yield from super().state_wait_for_request_headers(replace(event, replay_flow=shown))
         if self.exchange.refusal is not None and self.exchange.identity is None and not self.response_begun:
             # A stranger's body is not worth its memory; that of a caller we know goes into the record.
-            self.client_state = self.state_discard_request_body
-            yield from self._refuse(self.exchange.refusal)
+            yield from self._refuse_early(self.exchange.refusal)
 
     def state_consume_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Keep the body out of the flow: what the flow gets is the masked view."""
@@ -423,16 +422,22 @@ class GatewayStream(HttpStream):
 
     def _refuse_body(self) -> layer.CommandGenerator[None]:
         self.request_body_buf.clear()
-        self.client_state = self.state_discard_request_body
         limit = self.wire.request_body_bytes
-        yield from self._refuse(TooLarge(f"the request body is longer than {limit} bytes; send a smaller one."))
+        yield from self._refuse_early(TooLarge(f"the request body is longer than {limit} bytes; send a smaller one."))
+
+    def _refuse_early(self, error: HoldfastError) -> layer.CommandGenerator[None]:
+        """Give the whole answer now: over HTTP/2, Go stops sending and waits for the end of what it got."""
+        self.client_state = self.state_discard_request_body
+        yield from self._refuse(error)
+        if self.server_state == self.state_done:
+            yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
 
     def state_discard_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Let a refused upload run out, so that the client reads the answer."""
         if isinstance(event, RequestEndOfMessage):
             self.client_state = self.state_done
-            if self.server_state == self.state_done:
-                yield from self.flow_done()
+            self.flow.live = False
+            yield DropStream(self.stream_id)
 
     def _refuse(self, error: HoldfastError) -> layer.CommandGenerator[None]:
         self.exchange.refusal = self.exchange.refusal or error
