@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,8 @@ from testcluster.progress import format_elapsed
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-SHOWN_LINES = 12
+SHOWN_LINES = 18
+SHOWN_COLUMNS = 160
 
 
 @dataclass
@@ -37,9 +39,9 @@ class Narrator:
 
     def show(self, text: str) -> None:
         """What a program printed, indented and not too long."""
-        lines = text.rstrip().splitlines()
+        lines = [part for line in text.rstrip().splitlines() for part in textwrap.wrap(line, SHOWN_COLUMNS) or [""]]
         for line in lines[:SHOWN_LINES]:
-            print(f"   │ {line[:160]}", flush=True)
+            print(f"   │ {line}", flush=True)
         if len(lines) > SHOWN_LINES:
             print(f"   │ … {len(lines) - SHOWN_LINES} more lines", flush=True)
 

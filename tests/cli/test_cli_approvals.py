@@ -151,3 +151,14 @@ def test_a_bad_token_is_refused_with_exit_code_1(world: World, server: str) -> N
     )
     assert result.exit_code == 1
     assert "not-a-token" not in result.stderr
+
+
+def test_what_still_waits_goes_before_what_is_over_when_a_beginning_fits_both(
+    approvals: Approvals, world: World
+) -> None:
+    decided, waiting = world.add_hold(32**9 * 9 + 1), world.add_hold(32**9 * 9 + 32**3)
+    common = decided.id[:5]
+    assert waiting.id.startswith(common)
+    assert approvals("carol", "deny", decided.id, "--reason", "no").exit_code == 0
+    assert approvals("carol", "approve", common).exit_code == 0
+    assert world.holds.get(waiting.id).state is HoldState.APPROVED

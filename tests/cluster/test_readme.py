@@ -46,7 +46,7 @@ def test_the_commands_for_ones_own_cluster_work_in_order(shell_environment: dict
     folder.mkdir()
     script = "set -euo pipefail\n" + "\n".join(shell_blocks("In front of your own cluster"))
     issuer, listen, approvals = free_ports(3)
-    script = script.replace("8455", str(issuer)).replace(
+    script = script.replace("8445", str(issuer)).replace(
         "cluster: mine\n", f"cluster: mine\nlisten: {{port: {listen}}}\napprovals: {{port: {approvals}}}\n"
     )
     shell = subprocess.Popen(

@@ -55,7 +55,10 @@ class ApprovalsClient:
         return items
 
     def get(self, hold_id: str) -> dict[str, Any]:
-        """Return one hold by its ID, or by the beginning of it (with or without `h-`) where that is unique."""
+        """Return one hold by its ID, or by a beginning of it (with or without `h-`) that is unique.
+
+        What still waits goes before what is over: a beginning need be unique among those only.
+        """
         try:
             return self._call("GET", f"/v1/holds/{quote(hold_id, safe='')}")
         except NotFound:
@@ -69,10 +72,13 @@ class ApprovalsClient:
     def _find(self, beginning: str) -> dict[str, Any]:
         wanted = beginning if beginning.startswith("h-") else f"h-{beginning}"
         found = [hold for hold in self.list() if hold["id"].startswith(wanted)]
+        pending = [hold for hold in found if hold["state"] == "pending"]
+        found = pending if len(pending) == 1 else found
         if not found:
             raise NotFound(f"there is no hold {beginning!r} that you may see.")
         if len(found) > 1:
-            raise Conflict(f"{beginning!r} is the beginning of {', '.join(hold['id'] for hold in found)}; give more.")
+            named = ", ".join(f"{hold['id']} ({hold['state']})" for hold in found)
+            raise Conflict(f"{beginning!r} is the beginning of {named}; give more.")
         return found[0]
 
     def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:

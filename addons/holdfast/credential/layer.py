@@ -611,5 +611,6 @@ def _upstream_fault(event: ResponseProtocolError) -> HoldfastError:
             "the gateway cannot reach the API server; try again, or ask its operators to run `holdfast doctor`."
         )
     return BadGateway(
-        "the API server ended the connection before it answered; whether the call took effect is not known."
+        "the API server ended the connection before it answered; whether the call took effect is not known. If this "
+        "goes on, the gateway's operators find the cause with `holdfast doctor`."
     )
