@@ -188,12 +188,18 @@ def load_settings(path: Path | None = None) -> Settings:
     return parse_model(Settings, read_yaml(file), file)
 
 
+def read_file(file: Path) -> bytes:
+    """The bytes of a file that a setting names. Raises ConfigurationError when it cannot be read."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{file}: cannot be read: {error.strerror}.") from error
+
+
 def read_yaml(file: Path) -> Any:
     """Parse one YAML 1.2 document; duplicate keys, tags and syntax errors raise ConfigurationError."""
     try:
-        return YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"{file}: cannot be read: {error.strerror}.") from error
+        return YAML(typ="safe", pure=True).load(read_file(file).decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{file}: is not UTF-8 text (byte {error.start}).") from error
     except YAMLError as error:

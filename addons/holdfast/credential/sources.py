@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from holdfast.errors import ConfigurationError
-from holdfast.settings import Upstream, read_yaml
+from holdfast.settings import Upstream, read_file, read_yaml
 
 REREAD_SECONDS = 5.0
 """How soon a rotated token is noticed."""
@@ -102,20 +102,22 @@ def open_source(upstream: Upstream) -> CredentialSource:
         return _from_kubeconfig(upstream.kubeconfig, upstream.context)
     if upstream.server is None or upstream.certificate_authority is None:
         raise ConfigurationError("upstream: expected server and certificateAuthority, or kubeconfig.")
-    target = _target(upstream.server, _read(upstream.certificate_authority), "", str(upstream.certificate_authority))
+    target = _target(
+        upstream.server, read_file(upstream.certificate_authority), "", str(upstream.certificate_authority)
+    )
     if upstream.token_file is not None:
         return CredentialSource(target, Credential(token=read_token(upstream.token_file)), upstream.token_file)
     if upstream.client_certificate is None or upstream.client_key is None:
         raise ConfigurationError("upstream: expected tokenFile, or clientCertificate with clientKey.")
     pair = _certificate(
-        _read(upstream.client_certificate), _read(upstream.client_key), str(upstream.client_certificate)
+        read_file(upstream.client_certificate), read_file(upstream.client_key), str(upstream.client_certificate)
     )
     return CredentialSource(target, Credential(certificate=pair))
 
 
 def read_token(file: Path) -> str:
     """One bearer token from a file, surrounding white space removed."""
-    token = _read(file).decode("ascii", "replace").strip()
+    token = read_file(file).decode("ascii", "replace").strip()
     if not token or any(not "!" <= character <= "~" for character in token):
         raise ConfigurationError(f"{file}: expected one bearer token on one line.")
     return token
@@ -187,7 +189,7 @@ def _inline_or_file(section: dict[str, Any], key: str, file: Path) -> bytes | No
             return base64.b64decode(str(inline), validate=True)
         except ValueError as error:
             raise ConfigurationError(f"{file}: {key}-data: expected base64.") from error
-    return _read(file.parent / str(section[key])) if section.get(key) else None
+    return read_file(file.parent / str(section[key])) if section.get(key) else None
 
 
 def _target(server: str, ca_pem: bytes, server_name: str, origin: str) -> Target:
@@ -214,13 +216,6 @@ def _certificate(certificate_pem: bytes, key_pem: bytes, origin: str) -> ClientC
             f"{origin}: the client certificate expired on {chain[0].not_valid_after_utc:%Y-%m-%d}; give a new one."
         )
     return ClientCertificate(chain, key)
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"{file}: cannot be read: {error.strerror}.") from error
 
 
 def _chain_pem(certificate: ClientCertificate) -> bytes:

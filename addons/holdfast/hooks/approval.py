@@ -1,4 +1,4 @@
-"""Sixth stage: must somebody sign. The call waits here, on the wire, and nothing else waits with it."""
+"""Fifth stage: must somebody sign. The call waits here, on the wire, and nothing else waits with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Seventh stage: no record, no effect.
+"""Sixth stage: no record, no effect.
 
 The intent of a mutating call is durable before the call is forwarded; how a call ended is durable before the
 caller hears of it. A store that fails turns the call into a 503.

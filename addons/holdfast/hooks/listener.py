@@ -12,6 +12,7 @@ from cryptography import x509
 
 from holdfast.certificates import Authority, make_authority, write_private
 from holdfast.errors import ConfigurationError
+from holdfast.settings import read_file
 
 if TYPE_CHECKING:
     from holdfast.settings import Settings
@@ -36,7 +37,7 @@ def listener_certificates(settings: Settings) -> ListenerCertificates:
     if listen.certificate is not None and listen.private_key is not None:
         _require_pair(listen.certificate, listen.private_key)
         authority = listen.certificate_authority or listen.certificate
-        return ListenerCertificates(listen.certificate, listen.private_key, _read(authority))
+        return ListenerCertificates(listen.certificate, listen.private_key, read_file(authority))
     folder = settings.state_dir / "listener"
     make_private_folder(folder)
     own = _own_authority(folder)
@@ -64,7 +65,7 @@ def listener_bundle(settings: Settings, certificates: ListenerCertificates) -> P
     """Key and chain in one file, as mitmproxy wants them."""
     file = settings.state_dir / "listener" / "bundle.pem"
     make_private_folder(file.parent)
-    write_private(file, _read(certificates.private_key) + _read(certificates.certificate))
+    write_private(file, read_file(certificates.private_key) + read_file(certificates.certificate))
     return file
 
 
@@ -85,13 +86,6 @@ def _is_current(file: Path, hosts: tuple[str, ...]) -> bool:
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     covered = {str(name.value) for name in names}
     return covered >= set(hosts) and (certificate.not_valid_after_utc - datetime.now(UTC)).days > RENEW_DAYS
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"{file}: cannot be read: {error.strerror}.") from error
 
 
 def make_private_folder(folder: Path) -> None:

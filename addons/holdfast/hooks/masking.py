@@ -1,4 +1,4 @@
-"""Fifth stage: what must not be seen, and what must not be kept.
+"""Fourth stage: what must not be seen, and what must not be kept.
 
 The request body enters the flow only as its stored view, and a buffered response only as the caller's view
 (see `credential.layer`), so that nothing that reads flows ever reads a secret.
