@@ -7,7 +7,7 @@ import sqlite3
 import ssl
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -175,16 +175,22 @@ def make_target(tmp_path: Path, upstream: ScriptedUpstream) -> Iterator[Callable
         gateway.stop()
 
 
+@contextmanager
+def running_target(folder: Path, gateway: type[RunningGateway] = RunningGateway, **options: Any) -> Iterator[Target]:
+    """A gateway of this kind in front of an upstream, for as long as the block lasts."""
+    upstream = ScriptedUpstream(folder)
+    upstream.start()
+    running = gateway(folder / "gateway", Upstream(upstream.server, upstream.ca_file, TOKEN), **options)
+    yield Target(running.start(), upstream)
+    running.stop()
+    upstream.stop()
+
+
 @pytest.fixture(scope="session")
 def shared_target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """One gateway for the tests that leave it as it was; see `target`."""
-    folder = tmp_path_factory.mktemp("attacks")
-    upstream = ScriptedUpstream(folder)
-    upstream.start()
-    gateway = RunningGateway(folder / "gateway", Upstream(upstream.server, upstream.ca_file, TOKEN))
-    yield Target(gateway.start(), upstream)
-    gateway.stop()
-    upstream.stop()
+    with running_target(tmp_path_factory.mktemp("attacks")) as target:
+        yield target
 
 
 @pytest.fixture

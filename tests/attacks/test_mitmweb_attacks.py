@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from attacks.conftest import POD_PATH, Target, approve, wait_until
+from attacks.conftest import POD_PATH, Target, approve, running_target, wait_until
 from attacks.mitmweb import MitmwebGateway
-from attacks.scripted_upstream import ScriptedUpstream
-from recording_upstream import TOKEN
-from running import Upstream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,13 +29,8 @@ HELD_PATH = "/api/v1/namespaces/demo"
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """One mitmweb for the tests that leave it as it was."""
-    folder = tmp_path_factory.mktemp("mitmweb")
-    upstream = ScriptedUpstream(folder)
-    upstream.start()
-    gateway = MitmwebGateway(folder / "gateway", Upstream(upstream.server, upstream.ca_file, TOKEN))
-    yield Target(gateway.start(), upstream)
-    gateway.stop()
-    upstream.stop()
+    with running_target(tmp_path_factory.mktemp("mitmweb"), MitmwebGateway) as target:
+        yield target
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from attacks.conftest import POD_PATH, Target, free_port, pending_holds
+from attacks.conftest import POD_PATH, Target, free_port, pending_holds, running_target
 from attacks.scripted_upstream import ScriptedUpstream, answer, send
 from attacks.test_http2_attacks import H2Client
 from attacks.test_store_failures import full_disk
@@ -281,17 +281,8 @@ def test_what_was_masked_in_a_stream_is_counted_in_its_outcome(target: Target, c
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """A gateway that does not wait long for its store."""
-    folder = tmp_path_factory.mktemp("reviewed")
-    upstream = ScriptedUpstream(folder)
-    upstream.start()
-    gateway = RunningGateway(
-        folder / "gateway",
-        Upstream(upstream.server, upstream.ca_file, TOKEN),
-        settings={"audit": {"deadlineSeconds": 1.0}},
-    )
-    yield Target(gateway.start(), upstream)
-    gateway.stop()
-    upstream.stop()
+    with running_target(tmp_path_factory.mktemp("reviewed"), settings={"audit": {"deadlineSeconds": 1.0}}) as target:
+        yield target
 
 
 @pytest.fixture

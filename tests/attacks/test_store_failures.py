@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from attacks.conftest import POD_PATH, Target, pending_holds
-from attacks.scripted_upstream import ScriptedUpstream
-from recording_upstream import POD, TOKEN
-from running import RunningGateway, Upstream
+from attacks.conftest import POD_PATH, Target, pending_holds, running_target
+from recording_upstream import POD
 
 if TYPE_CHECKING:
     import ssl
@@ -29,17 +27,8 @@ WATCH_PATH = "/api/v1/namespaces/demo/pods"
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """A gateway that does not wait long for its store."""
-    folder = tmp_path_factory.mktemp("store")
-    upstream = ScriptedUpstream(folder)
-    upstream.start()
-    gateway = RunningGateway(
-        folder / "gateway",
-        Upstream(upstream.server, upstream.ca_file, TOKEN),
-        settings={"audit": {"deadlineSeconds": 1.0}},
-    )
-    yield Target(gateway.start(), upstream)
-    gateway.stop()
-    upstream.stop()
+    with running_target(tmp_path_factory.mktemp("store"), settings={"audit": {"deadlineSeconds": 1.0}}) as target:
+        yield target
 
 
 @pytest.fixture
