@@ -1,0 +1,109 @@
+"""Checkpoints: a signed note that says how large a log is and what its root hash is (C2SP tlog-checkpoint).
+
+    ORIGIN
+    TREE SIZE            decimal
+    BASE64(ROOT HASH)
+
+The log signs under its origin as key name. A witness that has checked that the log only grew adds a cosignature
+(C2SP tlog-cosignature, `cosignature/v1`): over "cosignature/v1\\ntime UNIX SECONDS\\n" and the checkpoint's text,
+with the eight big-endian bytes of that time before the 64 bytes of the signature.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from dataclasses import dataclass
+from typing import NewType
+
+from holdfast.audit.note import (
+    COSIGNATURE,
+    BadNote,
+    KeyName,
+    Note,
+    Signature,
+    Signer,
+    Verifier,
+    find_signature,
+    is_signed_by,
+    parse_note,
+    sign_note,
+)
+from holdfast.audit.tree import HASH_BYTES, RootHash
+
+Origin = NewType("Origin", KeyName)
+"""Names one log: `holdfast/CLUSTER/REPLICA/EPOCH`."""
+
+_SIZE = re.compile(r"0|[1-9][0-9]{0,15}")
+TIMESTAMP_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One state of one log."""
+
+    origin: Origin
+    size: int
+    root: RootHash
+
+    def text(self) -> str:
+        """The text that is signed."""
+        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode('ascii')}\n"
+
+
+def sign_checkpoint(checkpoint: Checkpoint, signer: Signer) -> str:
+    """Return the signed note of a checkpoint. The signer's name must be the origin."""
+    if signer.name != checkpoint.origin:
+        raise BadNote(f"{signer.name} cannot sign for the log {checkpoint.origin}")
+    return sign_note(checkpoint.text(), signer)
+
+
+def parse_checkpoint(text: str) -> tuple[Checkpoint, Note]:
+    """Read a checkpoint and the note it stands in, unverified. Raises BadNote; lines after the third are refused."""
+    note = parse_note(text)
+    lines = note.text.split("\n")
+    if len(lines) != 4 or not lines[0] or not _SIZE.fullmatch(lines[1]):
+        raise BadNote("a checkpoint is not written as it must be: expected an origin, a size and a root hash")
+    checkpoint = Checkpoint(Origin(KeyName(lines[0])), int(lines[1]), RootHash(_decode_hash(lines[2])))
+    return checkpoint, note
+
+
+def open_checkpoint(text: str, verifier: Verifier) -> Checkpoint:
+    """Read a checkpoint that must be signed by `verifier` under its own origin. Raises BadNote."""
+    checkpoint, note = parse_checkpoint(text)
+    if checkpoint.origin != verifier.name or not is_signed_by(note, verifier):
+        raise BadNote(f"the checkpoint of {checkpoint.origin} carries no good signature of {verifier.name}")
+    return checkpoint
+
+
+def cosign(checkpoint: Checkpoint, witness: Signer, unix_seconds: int) -> Signature:
+    """Return a witness's cosignature at this time. The witness's key must be of type COSIGNATURE."""
+    if witness.key_type != COSIGNATURE:
+        raise BadNote(f"the key of {witness.name} is not a witness's")
+    signed = witness.private_key.sign(_cosigned(checkpoint.text(), unix_seconds))
+    stamp = unix_seconds.to_bytes(TIMESTAMP_BYTES, "big")
+    return Signature(witness.name, witness.verifier.key_id, stamp + signed)
+
+
+def cosigned_at(note: Note, witness: Verifier) -> int | None:
+    """When this witness cosigned the checkpoint in `note`, in Unix seconds; None when it did not."""
+    signature = find_signature(note, witness)
+    if signature is None or witness.key_type != COSIGNATURE:
+        return None
+    unix_seconds = int.from_bytes(signature.value[:TIMESTAMP_BYTES], "big")
+    message = _cosigned(note.text, unix_seconds)
+    return unix_seconds if witness.verifies(message, signature.value[TIMESTAMP_BYTES:]) else None
+
+
+def _cosigned(text: str, unix_seconds: int) -> bytes:
+    return f"cosignature/v1\ntime {unix_seconds}\n{text}".encode()
+
+
+def _decode_hash(text: str) -> bytes:
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except ValueError:
+        raw = b""
+    if len(raw) != HASH_BYTES or base64.b64encode(raw).decode("ascii") != text:
+        raise BadNote("a checkpoint's root hash is not 32 bytes in base64")
+    return raw

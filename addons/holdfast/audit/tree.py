@@ -1,0 +1,184 @@
+"""The Merkle tree of a log, as RFC 6962 section 2.1 defines it, and the proofs over it.
+
+    leaf hash      SHA-256(0x00 || leaf)
+    node hash      SHA-256(0x01 || left || right)
+    empty tree     SHA-256("")
+
+A tree of n leaves splits at the largest power of two below n. `Frontier` grows a tree in O(log n) memory: it
+keeps the roots of the complete subtrees that the leaves so far make up, largest first, one for each bit that is
+set in the size. Proofs are made from all leaf hashes, and checked without any (RFC 9162 sections 2.1.3.2 and
+2.1.4.2 describe the same checks).
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import TYPE_CHECKING, NewType
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+LeafHash = NewType("LeafHash", bytes)
+"""32 bytes: the hash of one leaf."""
+
+RootHash = NewType("RootHash", bytes)
+"""32 bytes: the hash of a whole tree."""
+
+HASH_BYTES = 32
+EMPTY_ROOT = RootHash(sha256(b"").digest())
+
+
+def hash_leaf(leaf: bytes) -> LeafHash:
+    """Return the leaf hash of `leaf`."""
+    return LeafHash(sha256(b"\x00" + leaf).digest())
+
+
+def hash_node(left: bytes, right: bytes) -> bytes:
+    """Return the hash of the node over two subtrees."""
+    return sha256(b"\x01" + left + right).digest()
+
+
+class Frontier:
+    """A tree that only grows: its size, and the roots of its complete subtrees."""
+
+    __slots__ = ("_subtrees", "size")
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._subtrees: list[bytes] = []
+
+    def add(self, leaf_hash: LeafHash) -> None:
+        """Append one leaf."""
+        node: bytes = leaf_hash
+        size = self.size
+        while size & 1:
+            node = hash_node(self._subtrees.pop(), node)
+            size >>= 1
+        self._subtrees.append(node)
+        self.size += 1
+
+    def root(self) -> RootHash:
+        """The root of the tree as it stands."""
+        if not self._subtrees:
+            return EMPTY_ROOT
+        node = self._subtrees[-1]
+        for left in reversed(self._subtrees[:-1]):
+            node = hash_node(left, node)
+        return RootHash(node)
+
+    def copy(self) -> Frontier:
+        """A tree that grows on its own from here."""
+        twin = Frontier()
+        twin.size = self.size
+        twin._subtrees = list(self._subtrees)
+        return twin
+
+
+def root_of(leaf_hashes: Iterable[LeafHash]) -> RootHash:
+    """The root of the tree over these leaves, in order."""
+    frontier = Frontier()
+    for leaf_hash in leaf_hashes:
+        frontier.add(leaf_hash)
+    return frontier.root()
+
+
+def inclusion_path(leaf_hashes: Sequence[LeafHash], index: int) -> list[bytes]:
+    """The audit path of leaf `index` in the tree over all of `leaf_hashes` (RFC 6962 section 2.1.1), leaf upwards.
+
+    Raises ValueError when there is no such leaf.
+    """
+    if not 0 <= index < len(leaf_hashes):
+        raise ValueError(f"leaf {index} is not in a tree of {len(leaf_hashes)}")
+    path: list[bytes] = []
+    low, high = 0, len(leaf_hashes)
+    while high - low > 1:
+        middle = low + _split(high - low)
+        if index < middle:
+            path.append(root_of(leaf_hashes[middle:high]))
+            high = middle
+        else:
+            path.append(root_of(leaf_hashes[low:middle]))
+            low = middle
+    return path[::-1]
+
+
+def consistency_path(leaf_hashes: Sequence[LeafHash], old_size: int) -> list[bytes]:
+    """The proof that the tree over all of `leaf_hashes` begins with the one of `old_size` (RFC 6962 section 2.1.2).
+
+    Empty when the sizes are equal or `old_size` is 0. Raises ValueError when `old_size` is larger.
+    """
+    if not 0 <= old_size <= len(leaf_hashes):
+        raise ValueError(f"a tree of {len(leaf_hashes)} has no prefix of {old_size}")
+    if old_size in {0, len(leaf_hashes)}:
+        return []
+    path: list[bytes] = []
+    low, high = 0, len(leaf_hashes)
+    while high != old_size:
+        middle = low + _split(high - low)
+        if old_size <= middle:
+            path.append(root_of(leaf_hashes[middle:high]))
+            high = middle
+        else:
+            path.append(root_of(leaf_hashes[low:middle]))
+            low = middle
+    if low:
+        path.append(root_of(leaf_hashes[low:high]))
+    return path[::-1]
+
+
+def proves_inclusion(leaf_hash: LeafHash, index: int, size: int, path: Sequence[bytes], root: RootHash) -> bool:
+    """Whether `path` shows that leaf `index` of the tree of `size` with this root is `leaf_hash`."""
+    if not 0 <= index < size:
+        return False
+    position, last, node = index, size - 1, bytes(leaf_hash)
+    for sibling in path:
+        if last == 0:
+            return False
+        if position & 1 or position == last:
+            node = hash_node(sibling, node)
+            while not position & 1 and position:
+                position, last = position >> 1, last >> 1
+        else:
+            node = hash_node(node, sibling)
+        position, last = position >> 1, last >> 1
+    return last == 0 and node == root
+
+
+def proves_consistency(
+    old_size: int, old_root: RootHash, new_size: int, new_root: RootHash, path: Sequence[bytes]
+) -> bool:
+    """Whether `path` shows that the tree of `new_size` begins with the tree of `old_size`."""
+    if not 0 <= old_size <= new_size:
+        return False
+    if old_size == new_size:
+        return not path and old_root == new_root
+    if old_size == 0:
+        return not path and old_root == EMPTY_ROOT
+    if not path:
+        return False
+    return _reached_roots(old_size, old_root, new_size, list(path)) == (old_root, new_root)
+
+
+def _reached_roots(old_size: int, old_root: RootHash, new_size: int, path: list[bytes]) -> tuple[bytes, bytes] | None:
+    """The two roots that a consistency path leads to; None when its length does not fit the sizes."""
+    position, last = old_size - 1, new_size - 1
+    while position & 1:
+        position, last = position >> 1, last >> 1
+    steps = path if position else [old_root, *path]
+    old = new = steps[0]
+    for node in steps[1:]:
+        if last == 0:
+            return None
+        if position & 1 or position == last:
+            old, new = hash_node(node, old), hash_node(node, new)
+            while not position & 1 and position:
+                position, last = position >> 1, last >> 1
+        else:
+            new = hash_node(new, node)
+        position, last = position >> 1, last >> 1
+    return (old, new) if last == 0 else None
+
+
+def _split(size: int) -> int:
+    """The largest power of two below `size`, which is at least 2."""
+    return 1 << (size - 1).bit_length() - 1
