@@ -11,7 +11,6 @@ with the eight big-endian bytes of that time before the 64 bytes of the signatur
 
 from __future__ import annotations
 
-import base64
 import re
 from dataclasses import dataclass
 from typing import NewType
@@ -24,6 +23,8 @@ from holdfast.audit.note import (
     Signature,
     Signer,
     Verifier,
+    decode_base64,
+    encode_base64,
     find_signature,
     is_signed_by,
     parse_note,
@@ -48,7 +49,7 @@ class Checkpoint:
 
     def text(self) -> str:
         """The text that is signed."""
-        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode('ascii')}\n"
+        return f"{self.origin}\n{self.size}\n{encode_base64(self.root)}\n"
 
 
 def sign_checkpoint(checkpoint: Checkpoint, signer: Signer) -> str:
@@ -100,10 +101,7 @@ def _cosigned(text: str, unix_seconds: int) -> bytes:
 
 
 def _decode_hash(text: str) -> bytes:
-    try:
-        raw = base64.b64decode(text, validate=True)
-    except ValueError:
-        raw = b""
-    if len(raw) != HASH_BYTES or base64.b64encode(raw).decode("ascii") != text:
+    raw = decode_base64(text)
+    if len(raw) != HASH_BYTES:
         raise BadNote("a checkpoint's root hash is not 32 bytes in base64")
     return raw

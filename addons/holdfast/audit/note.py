@@ -81,7 +81,7 @@ class Verifier:
         return derive_key_id(self.name, self.key_type, self.public_key)
 
     def __str__(self) -> str:
-        return f"{self.name}+{self.key_id.hex()}+{_encode(bytes([self.key_type]) + self.public_key)}"
+        return f"{self.name}+{self.key_id.hex()}+{encode_base64(bytes([self.key_type]) + self.public_key)}"
 
     def verifies(self, message: bytes, signature: bytes) -> bool:
         """Whether `signature` is this key's over `message`."""
@@ -113,7 +113,7 @@ class Signer:
     def secret_text(self) -> str:
         """The private key in its text form."""
         seed = self.private_key.private_bytes_raw()
-        secret = _encode(bytes([self.key_type]) + seed)
+        secret = encode_base64(bytes([self.key_type]) + seed)
         return f"PRIVATE+KEY+{self.name}+{self.verifier.key_id.hex()}+{secret}"
 
 
@@ -133,7 +133,7 @@ def parse_verifier(text: str) -> Verifier:
     """Read a public key. Raises BadNote."""
     name, _, rest = text.strip().partition("+")
     key_id, _, encoded = rest.partition("+")
-    key = _decode(encoded)
+    key = decode_base64(encoded)
     if not _NAME.fullmatch(name) or len(key) != 33 or key[0] not in KEY_TYPES:
         raise BadNote("this is not a public key: expected NAME+ID+KEY, as `holdfast audit keys show` prints it")
     verifier = Verifier(KeyName(name), key[1:], key[0])
@@ -147,7 +147,7 @@ def parse_signer(text: str) -> Signer:
     parts = text.strip().split("+", 4)
     if len(parts) != 5 or parts[:2] != ["PRIVATE", "KEY"] or not _NAME.fullmatch(parts[2]):
         raise BadNote("this is not a private key: expected PRIVATE+KEY+NAME+ID+SEED")
-    seed = _decode(parts[4])
+    seed = decode_base64(parts[4])
     if len(seed) != 33 or seed[0] not in KEY_TYPES:
         raise BadNote(f"private key {parts[2]} is not an Ed25519 key of 32 bytes")
     signer = Signer(KeyName(parts[2]), Ed25519PrivateKey.from_private_bytes(seed[1:]), seed[0])
@@ -170,7 +170,7 @@ def write_note(note: Note) -> str:
 
 def write_signature(signature: Signature) -> str:
     """Return one signature line."""
-    return f"{_SIGNATURE_PREFIX}{signature.name} {_encode(signature.key_id + signature.value)}\n"
+    return f"{_SIGNATURE_PREFIX}{signature.name} {encode_base64(signature.key_id + signature.value)}\n"
 
 
 def parse_note(text: str) -> Note:
@@ -190,7 +190,7 @@ def parse_note(text: str) -> Note:
 def parse_signature(line: str) -> Signature:
     """Read one signature line, without the new line at its end. Raises BadNote."""
     name, _, encoded = line.removeprefix(_SIGNATURE_PREFIX).partition(" ")
-    value = _decode(encoded)
+    value = decode_base64(encoded)
     if not line.startswith(_SIGNATURE_PREFIX) or not _NAME.fullmatch(name) or len(value) <= KEY_ID_BYTES:
         raise BadNote("a signature line of a note is not written as it must be")
     return Signature(KeyName(name), value[:KEY_ID_BYTES], value[KEY_ID_BYTES:])
@@ -214,14 +214,15 @@ def _is_signable(text: str) -> bool:
     return text.endswith("\n") and all(character >= " " or character == "\n" for character in text)
 
 
-def _encode(raw: bytes) -> str:
+def encode_base64(raw: bytes) -> str:
+    """Padded base64 (RFC 4648 section 4)."""
     return base64.b64encode(raw).decode("ascii")
 
 
-def _decode(text: str) -> bytes:
-    """Canonical, padded base64; anything else becomes no bytes, which nothing accepts."""
+def decode_base64(text: str) -> bytes:
+    """Read canonical, padded base64; anything else becomes no bytes, which nothing accepts."""
     try:
         raw = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         return b""
-    return raw if _encode(raw) == text else b""
+    return raw if encode_base64(raw) == text else b""
