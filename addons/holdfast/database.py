@@ -29,6 +29,7 @@ from sqlalchemy import (
     MetaData,
     String,
     TypeDecorator,
+    Update,
     create_engine,
     event,
     inspect,
@@ -130,8 +131,8 @@ class Database:
         """`sqlite` or `postgresql`."""
         return self._engine.dialect.name
 
-    def compile(self, statement: Insert, columns: Sequence[str]) -> str:
-        """Return an insert of `columns` as text for `Connection.exec_driver_sql` with a list of dicts."""
+    def compile(self, statement: Insert | Update, columns: Sequence[str]) -> str:
+        """Return a statement that sets `columns` as text for `Connection.exec_driver_sql` with dicts."""
         return str(statement.compile(dialect=self._engine.dialect, column_keys=list(columns)))
 
     @contextmanager

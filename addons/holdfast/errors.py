@@ -132,3 +132,7 @@ class Unavailable(HoldfastError):
     code = 503
     reason = "ServiceUnavailable"
     retry_after = 1
+
+
+class Superseded(Unavailable):
+    """The log is not as this writer left it: another process writes it, or the database was put back."""

@@ -28,6 +28,8 @@ from holdfast.errors import ConfigurationError
 
 ENVIRONMENT_VARIABLE = "HOLDFAST_CONFIG"
 DEFAULT_FILE = Path("holdfast.yaml")
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$"
+"""Clusters and replicas are called so: nothing that a URL, a note or JSON would write otherwise."""
 
 
 def _resolve(path: Path, info: ValidationInfo) -> Path:
@@ -139,6 +141,10 @@ class Audit(Section):
     database: str | None = Field(
         None, description="SQLAlchemy URL, sqlite or postgresql; `audit.db` under stateDir when absent."
     )
+    keys: FilePath | None = Field(
+        None, description="Folder of the keys that sign the record; `audit-keys` under stateDir when absent."
+    )
+    epoch_records: int = Field(1_000_000, gt=0, description="A log is followed by the next after so many records.")
     queue_records: int = Field(5000, gt=0, description="Records that may wait for the writer before calls get 503.")
     deadline_seconds: float = Field(5.0, gt=0, description="A record that is not durable by then fails its call.")
     stream_lag_bytes: int = Field(4 << 20, gt=0, description="Unrecorded stream bytes before streams are slowed.")
@@ -156,7 +162,14 @@ class Limits(Section):
 class Settings(Section):
     """The whole file."""
 
-    cluster: str = Field("kubernetes", description="The cluster's name in records, holds and kubeconfigs.")
+    cluster: str = Field(
+        "kubernetes", description="The cluster's name in records, holds and kubeconfigs.", pattern=NAME_PATTERN
+    )
+    replica: str | None = Field(
+        None,
+        description="This gateway's name in records, its own where several share a database; HOST:PORT when absent.",
+        pattern=NAME_PATTERN,
+    )
     state_dir: FilePath = Field(
         Path("state"), validate_default=True, description="Folder for what Holdfast makes itself."
     )
@@ -167,6 +180,16 @@ class Settings(Section):
     approvals: Approvals = Field(default_factory=Approvals)
     audit: Audit = Field(default_factory=Audit)
     limits: Limits = Field(default_factory=Limits)
+
+    @property
+    def replica_name(self) -> str:
+        """This gateway's name in records."""
+        return self.replica or f"{os.uname().nodename}:{self.listen.port}"
+
+    @property
+    def key_folder(self) -> Path:
+        """The folder of the keys that sign the record."""
+        return self.audit.keys or self.state_dir / "audit-keys"
 
     @property
     def database_url(self) -> str:

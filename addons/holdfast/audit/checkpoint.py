@@ -62,11 +62,15 @@ def sign_checkpoint(checkpoint: Checkpoint, signer: Signer) -> str:
 def parse_checkpoint(text: str) -> tuple[Checkpoint, Note]:
     """Read a checkpoint and the note it stands in, unverified. Raises BadNote; lines after the third are refused."""
     note = parse_note(text)
-    lines = note.text.split("\n")
-    if len(lines) != 4 or not lines[0] or not _SIZE.fullmatch(lines[1]):
+    return parse_checkpoint_text(note.text), note
+
+
+def parse_checkpoint_text(text: str) -> Checkpoint:
+    """Read the three lines that are signed. Raises BadNote."""
+    lines = text.split("\n")
+    if len(lines) != 4 or lines[3] or not lines[0] or not _SIZE.fullmatch(lines[1]):
         raise BadNote("a checkpoint is not written as it must be: expected an origin, a size and a root hash")
-    checkpoint = Checkpoint(Origin(KeyName(lines[0])), int(lines[1]), RootHash(_decode_hash(lines[2])))
-    return checkpoint, note
+    return Checkpoint(Origin(KeyName(lines[0])), int(lines[1]), RootHash(_decode_hash(lines[2])))
 
 
 def open_checkpoint(text: str, verifier: Verifier) -> Checkpoint:

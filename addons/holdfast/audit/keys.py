@@ -20,7 +20,10 @@ certificate after it, in one file so that the two always fit. Keys never enter t
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -45,18 +48,20 @@ from holdfast.errors import ConfigurationError
 from holdfast.settings import read_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from holdfast.audit.checkpoint import Origin
 
 HEADER = "holdfast/certificate/v1"
+CONSOLE = ".console"
 MAINTENANCE = ".maintenance"
-"""Ends the replica name under which a gateway's commands (retention, erasure) keep their own log."""
+ROLES = ("", CONSOLE, MAINTENANCE)
+"""What a replica's name ends with in the logs of the gateway, of its approvals API, and of commands that erase."""
 
 EPOCH_KEY_DAYS = 400
 _LABELS = ("cluster", "replica", "key", "not-before", "not-after")
-_ORIGIN = re.compile(r"holdfast/([^\s+/]+)/([^\s+/]+)/([1-9][0-9]{0,8})")
+_ORIGIN = re.compile(r"holdfast/([A-Za-z0-9._:-]+)/([A-Za-z0-9._:-]+)/([1-9][0-9]{0,8})")
 _MOMENT = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -121,13 +126,27 @@ class KeyFolder:
         self.root_pub = folder / "root.pub"
         self.epoch_key = folder / "epoch.key"
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process from making keys here; makes the folder where it is missing."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def changed_at(self) -> int:
+        """When the key in use was put in its place, in nanoseconds; 0 when there is none."""
+        return self.epoch_key.stat().st_mtime_ns if self.epoch_key.exists() else 0
+
     def make_root(self, cluster: str, private_key: Ed25519PrivateKey) -> Signer:
         """Keep a new root. Raises ConfigurationError when there is one already."""
         if self.root_pub.exists() or self.root_key.exists():
             raise ConfigurationError(
                 f"{self.folder}: there is a root key already; `holdfast audit keys rotate` goes on."
             )
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         root = Signer(key_name(f"holdfast-root/{cluster}"), private_key)
         write_private(self.root_key, f"{root.secret_text()}\n".encode())
         write_private(self.root_pub, f"{root.verifier}\n".encode())
@@ -182,14 +201,15 @@ def open_epoch_key(folder: KeyFolder, cluster: str, replica: str, now: datetime)
 
     Raises ConfigurationError when the key is not certified for this cluster, this replica and this time.
     """
-    if not folder.epoch_key.exists() and not folder.root_pub.exists():
-        folder.make_root(cluster, Ed25519PrivateKey.generate())
-    if not folder.epoch_key.exists():
-        replicas = (replica, replica + MAINTENANCE)
-        folder.make_epoch_key(folder.load_root(), cluster, replicas, Ed25519PrivateKey.generate(), now)
+    replicas = tuple(replica + role for role in ROLES)
+    with folder.locked():
+        if not folder.epoch_key.exists() and not folder.root_pub.exists():
+            folder.make_root(cluster, Ed25519PrivateKey.generate())
+        if not folder.epoch_key.exists():
+            folder.make_epoch_key(folder.load_root(), cluster, replicas, Ed25519PrivateKey.generate(), now)
     key = folder.load_epoch_key()
     certificate = key.certificate
-    if certificate.cluster != cluster or not {replica, replica + MAINTENANCE} <= set(certificate.replicas):
+    if certificate.cluster != cluster or not set(replicas) <= set(certificate.replicas):
         raise ConfigurationError(
             f"{folder.epoch_key}: is certified for {certificate.cluster}/{', '.join(certificate.replicas)}, not for "
             f"{cluster}/{replica}; run `holdfast audit keys rotate`."

@@ -10,12 +10,28 @@ A call leaves one record or several, in this order, told apart by `kind`:
     outcome   how the call ended, refusals included; durable before the caller is answered
 
 A reading call that is not streamed leaves an outcome only. An intent without an outcome means that the gateway
-does not know how the call ended.
+does not know how the call ended. The log itself speaks in records that belong to no call:
 
-A leaf is the UTF-8 JSON of one record: keys sorted, no white space, parts that have nothing to say left out,
-times as RFC 3339 text in UTC with microseconds, and integers below 2^53 in place of floats, so that the bytes
-equal RFC 8785's. Payloads are named by the SHA-256 of what is stored, which has been masked before it comes
-here. The URI and a command run by exec are kept as they were sent: a password typed as an argument is in them.
+    heartbeat  the first of a log, and of every run that goes on with it (`start` says from where); or all is quiet
+    peer       what the other logs of the database were like at this moment
+    redact     payloads, or all of a closed log but its leaf hashes, are about to be erased; by whom and why
+    rotate     the next log is signed with another key
+    close      the last record of a log, and which one goes on
+
+A leaf, the unit of the log's Merkle tree (see `tree`), is the UTF-8 JSON (RFC 8785) of an envelope around one record:
+
+    {"log":ORIGIN,"mono":MICROSECONDS,"previous":HASH,"record":RECORD,"seq":N,"time":TIME,"version":2}
+
+`seq` counts the log's leaves from 0. `previous` is the leaf hash of the leaf before, in hexadecimal; for seq 0 it
+is the root hash of the replica's log before this one, or 64 zeros. `time` and `mono` are the wall clock and the
+monotonic clock, read together when the record took its place; `mono` means something only between two heartbeats
+with a `start`. Every record has the keys sorted, no white space, parts that have nothing to say left out, times as
+RFC 3339 text in UTC with microseconds, ASCII keys, and integers below 2^53 in place of floats; so there is one
+spelling of everything, and a leaf that is spelt otherwise is no leaf. The URI and a command run by exec are kept
+as they were sent: a password typed as an argument is in them.
+
+Leaves of version 1, from before there was a log, are the record itself with `"version":1` among its keys; their
+payloads are named by the SHA-256 of the whole body.
 """
 
 from __future__ import annotations
@@ -24,17 +40,18 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
-from hashlib import sha256
 from typing import Annotated, Any
 
 import msgspec
 
+from holdfast.audit.payload import Body
 from holdfast.errors import HoldfastError, Internal, Unauthorized
 from holdfast.exchange import AuditID, Decision, Hold, Identity, RequestInfo
 
 LARGEST_INTEGER = 2**53 - 1
 Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_INTEGER)]
+RECORD_BYTES = 1000
+"""What a record takes without its bodies, about."""
 
 
 class Kind(enum.StrEnum):
@@ -46,6 +63,11 @@ class Kind(enum.StrEnum):
     CHUNK = "chunk"
     HOLD = "hold"
     DECISION = "decision"
+    HEARTBEAT = "heartbeat"
+    PEER = "peer"
+    REDACT = "redact"
+    ROTATE = "rotate"
+    CLOSE = "close"
 
 
 class Part(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
@@ -138,20 +160,69 @@ class Timing(Part, frozen=True):
 
 
 class Payload(Part, frozen=True):
-    """A stored body: its hash, size in bytes and media type; or the reason why it is not stored."""
+    """A stored body: the commitment to it (see `payload`), its size in bytes and media type; or why it is not stored.
 
+    `sha256` names the body in leaves of version 1 only.
+    """
+
+    commitment: str = ""
     sha256: str = ""
     size: Count = 0
     media_type: str = ""
     withheld: str = ""
 
 
-class Record(Part, frozen=True, tag_field="version", tag=1):
-    """One record. `call` names the call it belongs to, `at` is when it was made (see `timestamp`)."""
+class Start(Part, frozen=True):
+    """A run of a gateway begins: which, and what it goes on from; `gap` says why that is not what it left behind."""
+
+    run: str
+    build: str
+    previous_log: str = ""
+    previous_size: Count = 0
+    gap: str = ""
+
+
+class Seen(Part, frozen=True):
+    """A log as it stood: its size, and its root hash in hexadecimal."""
+
+    log: str
+    size: Count
+    root: str
+
+
+class Redaction(Part, frozen=True):
+    """What is erased of one log: `payloads` as `SEQ/SLOT`, or, without any, all of it but its leaf hashes.
+
+    `rule` is the retention rule that asked for it, `requested_by` the person.
+    """
+
+    log: Seen
+    reason: str
+    requested_by: str = ""
+    rule: str = ""
+    payloads: tuple[str, ...] = ()
+
+
+class Rotation(Part, frozen=True):
+    """The next key: its public half in base64, and the SHA-256 of its certificate note in hexadecimal."""
+
+    key: str
+    certificate: str
+
+
+class Closing(Part, frozen=True):
+    """Why a log ends, and the log that goes on."""
+
+    reason: str
+    next_log: str = ""
+
+
+class Record(Part, frozen=True):
+    """One record. `call` names the call it belongs to, if any, `at` is when it was made (see `timestamp`)."""
 
     kind: Kind
-    call: AuditID
     at: str
+    call: AuditID = AuditID("")
     identity: Caller | None = None
     what: Call | None = None
     client: Client | None = None
@@ -167,6 +238,37 @@ class Record(Part, frozen=True, tag_field="version", tag=1):
     error: str = ""
     request_body: Payload | None = None
     response_body: Payload | None = None
+    start: Start | None = None
+    peers: tuple[Seen, ...] = ()
+    redact: Redaction | None = None
+    rotate: Rotation | None = None
+    close: Closing | None = None
+
+
+class _Version1(Record, frozen=True, tag_field="version", tag=1):
+    """A leaf from before there was a log."""
+
+
+class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="version", tag=2):
+    log: str
+    mono: Count
+    previous: str
+    record: msgspec.Raw
+    seq: Count
+    time: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A leaf, read: the place of its record in its log, and the record. Version 1 has no place."""
+
+    record: Record
+    log: str = ""
+    seq: int = 0
+    previous: str = ""
+    time: str = ""
+    mono: int = 0
+    version: int = 2
 
 
 class CallRow(msgspec.Struct, frozen=True):
@@ -199,40 +301,63 @@ class CallRow(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Entry:
-    """One record and the payload bytes that it refers to, ready for the writer."""
+    """One record and the bodies that are stored with it, ready for the writer, which puts the payloads in."""
 
     record: Record
-    payloads: tuple[bytes, ...] = ()
-
-    @cached_property
-    def leaf(self) -> bytes:
-        """The record's exact bytes, encoded once. Raises Internal when it holds what JSON cannot."""
-        return encode(self.record)
+    bodies: tuple[Body, ...] = ()
 
     @property
     def size(self) -> int:
-        """Bytes to be stored."""
-        return len(self.leaf) + sum(map(len, self.payloads))
+        """Bytes to be stored, about."""
+        return RECORD_BYTES + sum(len(body.content) for body in self.bodies)
+
+    def complete(self) -> Record:
+        """The record with the commitments to its bodies; this hashes them, so never on an event loop."""
+        if not self.bodies:
+            return self.record
+        payloads = {f"{body.slot}_body": describe_body(body) for body in self.bodies}
+        return msgspec.structs.replace(self.record, **payloads)
 
 
 _encoder = msgspec.json.Encoder(order="sorted")
-_decoder = msgspec.json.Decoder(Record)
+_record_decoder = msgspec.json.Decoder(Record)
+_leaf_decoder = msgspec.json.Decoder(_Version1 | _Envelope)
 
 
 def encode(record: Record) -> bytes:
-    """Return the leaf of `record`. Raises Internal when it holds what JSON cannot (a lone surrogate)."""
+    """Return a record's JSON. Raises Internal when it holds what JSON cannot (a lone surrogate)."""
     try:
         return _encoder.encode(record)
     except (UnicodeEncodeError, TypeError) as error:
         raise Internal("the audit record of this call cannot be encoded, so the call was stopped") from error
 
 
-def decode(leaf: bytes) -> Record:
-    """Read a leaf back. Raises Internal when it is not the leaf of a record of this version."""
+def encode_caller(caller: Caller) -> str:
+    """Return a caller's JSON, as it stands in records."""
+    return _encoder.encode(caller).decode()
+
+
+def encode_leaf(leaf: Leaf, record: bytes) -> bytes:
+    """Return a leaf's bytes around its record's JSON."""
+    head = f'{{"log":"{leaf.log}","mono":{leaf.mono},"previous":"{leaf.previous}","record":'
+    return b"".join((head.encode(), record, f',"seq":{leaf.seq},"time":"{leaf.time}","version":2}}'.encode()))
+
+
+def decode(leaf: bytes) -> Leaf:
+    """Read a leaf back. Raises Internal when these are not a leaf's bytes, exactly."""
     try:
-        return _decoder.decode(leaf)
-    except msgspec.MsgspecError as error:
+        found = _leaf_decoder.decode(leaf)
+        if isinstance(found, _Version1):
+            read, again = Leaf(found, version=1), encode(found)
+        else:
+            record = _record_decoder.decode(found.record)
+            read = Leaf(record, found.log, found.seq, found.previous, found.time, found.mono)
+            again = encode_leaf(read, encode(record))
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Internal(f"a record in the audit database cannot be read: {error}") from error
+    if again != leaf:
+        raise Internal("a record in the audit database cannot be read: it is not spelt as a record is")
+    return read
 
 
 def timestamp(moment: datetime) -> str:
@@ -246,7 +371,7 @@ def describe_caller(identity: Identity) -> Caller:
         issuer=identity.issuer,
         username=identity.username,
         groups=identity.groups,
-        claims={key: _without_floats(value) for key, value in identity.claims.items()},
+        claims={_ascii(key): _without_floats(value) for key, value in identity.claims.items()},
     )
 
 
@@ -273,7 +398,7 @@ def describe_decision(decision: Decision, mask_counts: Mapping[str, int]) -> Rul
         rule=decision.rule,
         reason=decision.reason,
         policy_hash=decision.policy_hash,
-        masks={mask.name: mask_counts.get(mask.name, 0) for mask in decision.masks},
+        masks={_ascii(mask.name): mask_counts.get(mask.name, 0) for mask in decision.masks},
     )
 
 
@@ -288,19 +413,14 @@ def describe_refusal(error: HoldfastError) -> Refusal:
     return Refusal(code=error.code, reason=error.reason, message=str(error), why=why)
 
 
-def describe_payload(body: bytes, media_type: str) -> Payload:
-    """Refer to a body that is stored with the record, in the same Entry."""
-    return Payload(sha256=payload_key(body), size=len(body), media_type=media_type)
-
-
-def payload_key(body: bytes) -> str:
-    """The name a payload is stored under: its SHA-256 in hexadecimal."""
-    return sha256(body).hexdigest()
+def describe_body(body: Body) -> Payload:
+    """Refer to a body that is stored with the record."""
+    return Payload(commitment=body.commitment, size=len(body.content), media_type=body.media_type)
 
 
 def call_row(record: Record) -> CallRow | None:
     """Derive the row of the record's call; None when the record says nothing new about the call as a whole."""
-    if record.kind in (Kind.CHUNK, Kind.DECISION):
+    if record.kind not in _TELLING:
         return None
     caller = record.identity or _NO_CALLER
     what = record.what or _NO_CALL
@@ -328,6 +448,7 @@ def call_row(record: Record) -> CallRow | None:
     )
 
 
+_TELLING = {Kind.HOLD, Kind.INTENT, Kind.OPEN, Kind.OUTCOME}
 _NO_CALLER = Caller(issuer="", username="")
 _NO_CALL = Call(method="", uri="")
 _NO_RULING = Ruling(effect="")
@@ -354,6 +475,11 @@ def _answered_code(record: Record) -> int | None:
     return record.response.code if record.response is not None else None
 
 
+def _ascii(key: str) -> str:
+    """Keys sort alike in every language when they are ASCII (RFC 8785 section 3.2.3 sorts UTF-16 code units)."""
+    return key if key.isascii() else key.encode("ascii", "backslashreplace").decode("ascii")
+
+
 def _without_floats(value: Any) -> Any:
     match value:
         case str() | bool() | None:
@@ -365,6 +491,6 @@ def _without_floats(value: Any) -> Any:
         case list() | tuple():
             return [_without_floats(item) for item in value]
         case Mapping():
-            return {str(key): _without_floats(item) for key, item in value.items()}
+            return {_ascii(str(key)): _without_floats(item) for key, item in value.items()}
         case _:
             return value

@@ -26,27 +26,43 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from holdfast.audit.receipt import Receipt
 from holdfast.audit.record import Entry
 from holdfast.errors import HoldfastError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from holdfast.settings import Audit
 
 BATCH_RECORDS = 50
 BATCH_BYTES = 4 << 20
 GATHER_SECONDS = 0.004
 """How long a batch gathers when the one before held more than one record."""
 
+HEARTBEAT_SECONDS = 60.0
+"""How often the log says that all is quiet, and what has become of the other logs."""
+
 log = logging.getLogger(__name__)
 
 
 class Store(Protocol):
-    """Where batches go."""
+    """Where batches go: a `Ledger`."""
 
-    def write(self, batch: Sequence[Entry]) -> None:
-        """Make all of `batch` durable, in order, or none of it; raise when that fails."""
+    def write(self, batch: Sequence[Entry]) -> Sequence[Receipt | HoldfastError]:
+        """Make all of `batch` durable, in order, or none of it; raise when that fails.
+
+        Return a receipt for each entry, or what is wrong with that entry alone.
+        """
+
+    def beat(self) -> None:
+        """Record that all is quiet; called from time to time."""
+
+    def close(self) -> None:
+        """Let go of what `write` uses."""
+
+
+type Settled = Receipt | HoldfastError
+"""How an entry ended: durable, or not."""
 
 
 @dataclass(slots=True, eq=False)
@@ -56,7 +72,7 @@ class _Waiting:
     entry: Entry | None
     size: int
     due: float
-    settle: Callable[[HoldfastError | None], None]
+    settle: Callable[[Settled], None]
     settled: bool = False
 
 
@@ -80,6 +96,7 @@ class AuditWriter:
         self._failing = False
         self._crowded = False
         self._open = False
+        self._next_beat = time.monotonic() + HEARTBEAT_SECONDS
         self._thread = threading.Thread(target=self._run, name="holdfast-audit-writer", daemon=True)
         self.lag_bytes = 0
         """Bytes handed to `submit` that are not durable yet."""
@@ -90,14 +107,14 @@ class AuditWriter:
         self._open = True
         self._thread.start()
 
-    async def append(self, entry: Entry) -> None:
+    async def append(self, entry: Entry) -> Receipt:
         """Return when `entry` is durable. Raises Unavailable, or Internal when it cannot be encoded.
 
         A cancelled `append` no longer waits; its entry is written nevertheless.
         """
-        durable: asyncio.Future[None] = self._loop.create_future()
-        self._enqueue(entry, lambda error: _resolve(durable, error))
-        await durable
+        durable: asyncio.Future[Receipt] = self._loop.create_future()
+        self._enqueue(entry, lambda settled: _resolve(durable, settled))
+        return await durable
 
     def submit(self, entry: Entry, failed: Callable[[HoldfastError], None]) -> None:
         """Write a piece of a stream without waiting for it.
@@ -107,7 +124,7 @@ class AuditWriter:
         """
         try:
             size = entry.size
-            self._enqueue(entry, lambda error: self._settle_piece(size, error, failed))
+            self._enqueue(entry, lambda settled: self._settle_piece(size, settled, failed))
         except HoldfastError as error:
             failed(error)
             return
@@ -125,7 +142,7 @@ class AuditWriter:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _enqueue(self, entry: Entry, settle: Callable[[HoldfastError | None], None]) -> None:
+    def _enqueue(self, entry: Entry, settle: Callable[[Settled], None]) -> None:
         if not self._open:
             raise Unavailable("Holdfast is shutting down and takes no more calls; try again")
         if self._queue.qsize() >= self._capacity:
@@ -146,9 +163,9 @@ class AuditWriter:
         if self._waiting:
             self._timer = self._loop.call_at(self._waiting[0].due, self._give_up)
 
-    def _finish(self, batch: list[_Waiting], error: HoldfastError | None) -> None:
-        for waiting in batch:
-            _settle(waiting, error)
+    def _finish(self, batch: list[_Waiting], results: Sequence[Settled]) -> None:
+        for waiting, settled in zip(batch, results, strict=True):
+            _settle(waiting, settled)
         while self._waiting and self._waiting[0].settled:
             self._waiting.popleft()
 
@@ -159,29 +176,33 @@ class AuditWriter:
         else:
             self._below_limit.clear()
 
-    def _settle_piece(self, size: int, error: HoldfastError | None, failed: Callable[[HoldfastError], None]) -> None:
+    def _settle_piece(self, size: int, settled: Settled, failed: Callable[[HoldfastError], None]) -> None:
         self._add_lag(-size)
-        if error is not None:
-            failed(error)
+        if isinstance(settled, HoldfastError):
+            failed(settled)
 
     def _run(self) -> None:
         """The thread: everything below runs there, everything above on the event loop."""
         running = True
         while running:
             batch, running = self._next_batch()
-            if batch:
-                error = self._write([entry for waiting in batch if (entry := waiting.entry) is not None])
-                self._loop.call_soon_threadsafe(self._finish, batch, error)
+            wanted = [(waiting, entry) for waiting in batch if (entry := waiting.entry) is not None]
+            if wanted:
+                results = self._write([entry for _, entry in wanted])
+                self._loop.call_soon_threadsafe(self._finish, [waiting for waiting, _ in wanted], results)
+            if running and time.monotonic() >= self._next_beat:
+                self._beat()
+        self._store.close()
 
     def _next_batch(self) -> tuple[list[_Waiting], bool]:
-        """Wait for one entry, then take what else is there; false when it was the last batch."""
+        """Wait for one entry, or for the next heartbeat, then take what else is there; false at the end."""
         batch: list[_Waiting] = []
         size = 0
         if self._crowded:
             time.sleep(GATHER_SECONDS)
         while len(batch) < BATCH_RECORDS and size < BATCH_BYTES:
             try:
-                waiting = self._queue.get(block=not batch)
+                waiting = self._queue.get(block=not batch, timeout=max(0.0, self._next_beat - time.monotonic()))
             except queue.Empty:
                 break
             if waiting is None:
@@ -191,18 +212,24 @@ class AuditWriter:
         self._crowded = len(batch) > 1
         return batch, True
 
-    def _write(self, entries: list[Entry]) -> HoldfastError | None:
-        if not entries:
-            return None
+    def _write(self, entries: list[Entry]) -> Sequence[Settled]:
         try:
-            self._store.write(entries)
+            results = self._store.write(entries)
         except Exception as error:  # noqa: BLE001 - whatever it is, the thread must live and the calls must fail
             self._note_failure(error)
-            return Unavailable("Holdfast cannot write its audit record, and nothing passes unrecorded; try again")
+            failure = Unavailable("Holdfast cannot write its audit record, and nothing passes unrecorded; try again")
+            return [failure] * len(entries)
         if self._failing:
             log.warning("the audit record can be written again")
         self._failing = False
-        return None
+        return results
+
+    def _beat(self) -> None:
+        self._next_beat = time.monotonic() + HEARTBEAT_SECONDS
+        try:
+            self._store.beat()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._note_failure(error)
 
     def _note_failure(self, error: Exception) -> None:
         if not self._failing:
@@ -210,28 +237,18 @@ class AuditWriter:
         self._failing = True
 
 
-def open_writer(store: Store, settings: Audit) -> AuditWriter:
-    """Make the writer that the `audit` section of the settings asks for; its `start` is still to be called."""
-    return AuditWriter(
-        store,
-        capacity=settings.queue_records,
-        deadline_seconds=settings.deadline_seconds,
-        lag_limit_bytes=settings.stream_lag_bytes,
-    )
-
-
-def _settle(waiting: _Waiting, error: HoldfastError | None) -> None:
+def _settle(waiting: _Waiting, settled: Settled) -> None:
     if waiting.settled:
         return
     waiting.settled = True
     waiting.entry = None
-    waiting.settle(error)
+    waiting.settle(settled)
 
 
-def _resolve(durable: asyncio.Future[None], error: HoldfastError | None) -> None:
+def _resolve(durable: asyncio.Future[Receipt], settled: Settled) -> None:
     if durable.done():
         return
-    if error is None:
-        durable.set_result(None)
+    if isinstance(settled, HoldfastError):
+        durable.set_exception(settled)
     else:
-        durable.set_exception(error)
+        durable.set_result(settled)

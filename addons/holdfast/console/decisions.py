@@ -30,7 +30,7 @@ LONGEST_LIST = 1000
 class Appender(Protocol):
     """What is needed of `AuditWriter`."""
 
-    async def append(self, entry: Entry) -> None:
+    async def append(self, entry: Entry) -> object:
         """Return when `entry` is durable. Raises Unavailable."""
 
 

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from holdfast.approval.store import HoldStore
-from holdfast.audit.store import AuditStore
-from holdfast.audit.writer import open_writer
+from holdfast.audit.keys import CONSOLE
+from holdfast.audit.opening import make_writer, open_ledger
 from holdfast.console.application import ApprovalsAPI
 from holdfast.console.decisions import Decisions
 from holdfast.database import Database
@@ -86,7 +86,7 @@ async def open_application(settings: Settings, stack: contextlib.AsyncExitStack)
     stack.push_async_callback(authenticator.close)
     database = Database.open(settings.database_url)
     stack.callback(database.close)
-    writer = open_writer(AuditStore(database), settings.audit)
+    writer = make_writer(settings, open_ledger(settings, database, CONSOLE))
     writer.start()
     stack.push_async_callback(writer.close)
     decisions = Decisions(HoldStore(database), writer, lambda: datetime.now(UTC))

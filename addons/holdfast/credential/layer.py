@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hmac
 import re
-import uuid
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -24,6 +23,7 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
+import uuid_utils
 from mitmproxy import flow, http
 from mitmproxy.net.tls import starts_like_tls_record
 from mitmproxy.proxy import commands, events, layer, tunnel
@@ -123,7 +123,9 @@ class Wire:
 
     def begin(self, request: http.Request, client: Client) -> Exchange:
         """Start the story of one request from what arrived."""
-        return Exchange(AuditID(str(uuid.uuid4())), _wire_request(request, client), datetime.now(UTC), monotonic())
+        return Exchange(
+            AuditID(str(uuid_utils.uuid7())), _wire_request(request, client), datetime.now(UTC), monotonic()
+        )
 
 
 def shown_digest(request: http.Request) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
 from datetime import UTC, datetime
 from time import monotonic
@@ -16,8 +15,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.approval.store import HoldStore
 from holdfast.approval.waiting import HoldDesk
-from holdfast.audit.store import AuditStore
-from holdfast.audit.writer import AuditWriter, open_writer
+from holdfast.audit.opening import make_writer, open_ledger
 from holdfast.certificates import write_private
 from holdfast.credential.layer import Wire
 from holdfast.credential.probe import probe_upstream
@@ -36,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from holdfast.audit.ledger import Ledger
+    from holdfast.audit.writer import AuditWriter
     from holdfast.exchange import Exchange
     from holdfast.settings import Settings
 
@@ -54,13 +54,14 @@ class Gateway:
     database: Database
     holds: HoldStore
     desk: HoldDesk
+    ledger: Ledger
     writer: AuditWriter
     fingerprints: Fingerprinter
     certificates: ListenerCertificates
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.replica = f"{os.uname().nodename}:{settings.listen.port}"
+        self.replica = settings.replica_name
         self.authenticator = Authenticator(settings.identity)
         self.is_started = False
         self._closing: asyncio.Task[None] | None = None
@@ -78,7 +79,8 @@ class Gateway:
         self.database = Database.open(settings.database_url)
         self.holds = HoldStore(self.database)
         self.desk = HoldDesk(self.holds)
-        self.writer = open_writer(AuditStore(self.database), settings.audit)
+        self.ledger = open_ledger(settings, self.database)
+        self.writer = make_writer(settings, self.ledger)
         self.wire = Wire(
             target=self.source.target,
             credential=self.source.current,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 from datetime import UTC, datetime
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from holdfast.audit.payload import SALT_BYTES, Body, Slot
 from holdfast.audit.record import (
     Answer,
     Call,
@@ -20,7 +22,6 @@ from holdfast.audit.record import (
     describe_caller,
     describe_decision,
     describe_hold,
-    describe_payload,
     describe_refusal,
     timestamp,
 )
@@ -57,9 +58,8 @@ def chunk_entry(exchange: Exchange, store_view: bytes) -> Entry:
         at=timestamp(datetime.now(UTC)),
         bytes_up=exchange.response.bytes_up,
         bytes_down=exchange.response.bytes_down,
-        response_body=describe_payload(store_view, exchange.response.media_type),
     )
-    return Entry(record, (store_view,))
+    return Entry(record, (_body(Slot.RESPONSE, store_view, exchange.response.media_type),))
 
 
 def outcome_entry(exchange: Exchange) -> Entry:
@@ -80,9 +80,9 @@ def _bounded(text: str, longest: int) -> str:
 
 
 def _entry(exchange: Exchange, kind: Kind, *, with_request: bool = False, with_response: bool = False) -> Entry:
-    payloads: list[bytes] = []
-    request_body = _request_payload(exchange, payloads) if with_request else None
-    response_body = _response_payload(exchange, payloads) if with_response else None
+    bodies: list[Body] = []
+    request_body = _request_payload(exchange, bodies) if with_request else None
+    response_body = _response_payload(exchange, bodies) if with_response else None
     response = exchange.response
     record = Record(
         kind=kind,
@@ -114,7 +114,7 @@ def _entry(exchange: Exchange, kind: Kind, *, with_request: bool = False, with_r
         request_body=request_body,
         response_body=response_body,
     )
-    return Entry(record, tuple(payloads))
+    return Entry(record, tuple(bodies))
 
 
 def _call(exchange: Exchange) -> Call:
@@ -122,24 +122,27 @@ def _call(exchange: Exchange) -> Call:
     return describe_call(exchange.info, uri) if exchange.info else Call(method=exchange.wire.method, uri=uri)
 
 
-def _request_payload(exchange: Exchange, payloads: list[bytes]) -> Payload | None:
+def _request_payload(exchange: Exchange, bodies: list[Body]) -> Payload | None:
+    """Why the request's body is not stored; else None, and it joins the bodies that are."""
     if exchange.request_withheld:
         return Payload(size=len(exchange.request_body), withheld=exchange.request_withheld)
-    return _payload(exchange.request_view, exchange.content_type, payloads)
+    if exchange.request_view:
+        bodies.append(_body(Slot.REQUEST, exchange.request_view, exchange.content_type))
+    return None
 
 
-def _response_payload(exchange: Exchange, payloads: list[bytes]) -> Payload | None:
+def _response_payload(exchange: Exchange, bodies: list[Body]) -> Payload | None:
+    """Why the response's body is not stored; else None, and it joins the bodies that are."""
     response = exchange.response
     if exchange.refusal is not None and response.code:
         return Payload(size=response.bytes_down, withheld="the answer was not let through")
-    return _payload(response.store_view or b"", response.media_type, payloads)
+    if response.store_view:
+        bodies.append(_body(Slot.RESPONSE, response.store_view, response.media_type))
+    return None
 
 
-def _payload(body: bytes, media_type: str, payloads: list[bytes]) -> Payload | None:
-    if not body:
-        return None
-    payloads.append(body)
-    return describe_payload(body, media_type)
+def _body(slot: Slot, content: bytes, media_type: str) -> Body:
+    return Body(slot, content, media_type, secrets.token_bytes(SALT_BYTES))
 
 
 def _exec(exchange: Exchange) -> Exec | None:

@@ -219,8 +219,12 @@ def _join(story: CallStory, payloads: Iterable[Payload]) -> Body:
     return Body(
         content=b"".join(story.body(part) for part in parts),
         media_type=next((part.media_type for part in parts if part.media_type), ""),
-        withheld="; ".join(dict.fromkeys(part.withheld for part in parts if part.withheld)),
+        withheld="; ".join(dict.fromkeys(why for part in parts if (why := _why_not_stored(story, part)))),
     )
+
+
+def _why_not_stored(story: CallStory, payload: Payload) -> str:
+    return payload.withheld or ("erased" if story.is_erased(payload) else "")
 
 
 def _export_body(body: Body) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`holdfast audit`: the record, listed, told and exported. It only ever reads the database."""
+"""`holdfast audit list | show | export`: calls listed, told and written as flows. They only ever read the database."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from holdfast.replay.story import Body
     from holdfast.settings import Settings
 
-ID_SHOWN = 8
-
-app = typer.Typer(help="Read the record of every call.", no_args_is_help=True)
+ID_SHOWN = 18
+"""The time and twelve more bits of a UUID of version 7 (RFC 9562 section 5.7)."""
 
 User = Annotated[str, typer.Option(help="Only calls of this user.")]
 Verb = Annotated[str, typer.Option(help="Only this verb: get, list, watch, create, delete, ...")]
@@ -35,7 +34,6 @@ Verdict = Annotated[
 ]
 
 
-@app.command("list")
 def list_calls(
     user: User = "",
     verb: Verb = "",
@@ -65,7 +63,6 @@ def list_calls(
         print_value([export_row(row) for row in rows], output)
 
 
-@app.command()
 def show(
     audit_id: Annotated[str, typer.Argument(metavar="ID", help="The audit ID, or the beginning of it.")],
     output: OutputFormat = Output.TABLE,
@@ -87,7 +84,6 @@ def show(
         print_value(export_story(story), output)
 
 
-@app.command()
 def export(
     flows: Annotated[Path, typer.Option(metavar="FILE", help="The mitmproxy flow file to write (0600).")],
     user: User = "",

@@ -1,0 +1,42 @@
+"""Callers as lists find them: each kept once, with the claims that calls are looked for by.
+
+A caller is the identity part of a record, as JSON. Its ID is the first 32 hexadecimal digits of the SHA-256 of that
+JSON. A claim is looked for as text: a scalar by itself, a list by each member, an object by its members under
+dotted names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from itertools import islice
+from typing import Any
+
+MOST_CLAIMS = 64
+LONGEST_CLAIM = 256
+"""An issuer chooses the claims; it must not be able to fill the index with one token."""
+
+
+def caller_id(encoded: str) -> str:
+    """The ID of a caller, from its JSON."""
+    return sha256(encoded.encode()).hexdigest()[:32]
+
+
+def caller_claims(claims: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and values under which calls of a caller with these claims are found, without repetition."""
+    pairs = (pair for pair in _flatten("", claims) if max(map(len, pair)) <= LONGEST_CLAIM)
+    return list(dict.fromkeys(islice(pairs, MOST_CLAIMS)))
+
+
+def _flatten(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    match value:
+        case Mapping():
+            for key, member in value.items():
+                yield from _flatten(f"{name}.{key}" if name else str(key), member)
+        case list() | tuple():
+            for member in value:
+                yield from _flatten(name, member)
+        case bool():
+            yield name, "true" if value else "false"
+        case str() | int():
+            yield name, str(value)

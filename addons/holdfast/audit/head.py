@@ -1,0 +1,92 @@
+"""What a gateway remembers of its log outside the database: how far it got.
+
+One small file, written after every commit, without waiting for the disk: it may lag behind the database, never
+lead it. A database that is behind it, or that differs from it, was put back or edited, and the gateway does not go
+on with it. Its text is that of an unsigned checkpoint (see `checkpoint`), in ASCII, filled up with spaces.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from holdfast.audit.checkpoint import Checkpoint, parse_checkpoint_text
+from holdfast.audit.note import BadNote
+from holdfast.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILE_BYTES = 512
+"""One sector: written in one piece."""
+
+
+class HeadFile:
+    """The file. `gap_file`, where it exists, holds the reason why the next log need not go on from the head."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.gap_file = file.with_name(f"{file.name}.gap")
+        self._descriptor: int | None = None
+
+    def load(self) -> Checkpoint | None:
+        """Return what was remembered, or None when there is nothing, and keep every other process out from now on.
+
+        Raises ConfigurationError.
+        """
+        known = self.file.exists()
+        self._lock()
+        if not known:
+            return None
+        try:
+            text = self.file.read_text("ascii").rstrip(" ")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"{self.file}: cannot be read: {error}.") from error
+        if not text:
+            return None
+        try:
+            return parse_checkpoint_text(text)
+        except BadNote as error:
+            raise ConfigurationError(
+                f"{self.file}: is damaged, so nobody can say whether the audit database is whole; see `holdfast audit "
+                "accept --help`."
+            ) from error
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Remember a checkpoint that is durable in the database."""
+        os.pwrite(self._lock(), checkpoint.text().encode("ascii").ljust(FILE_BYTES), 0)
+
+    def close(self) -> None:
+        """Let go of the file, its content on the disk."""
+        if self._descriptor is not None:
+            os.fsync(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _lock(self) -> int:
+        if self._descriptor is None:
+            descriptor = os.open(self.file, os.O_CREAT | os.O_WRONLY, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                os.close(descriptor)
+                raise ConfigurationError(
+                    f"{self.file}: another Holdfast process writes the log that this file belongs to; stop it, or give "
+                    "this one a stateDir of its own."
+                ) from error
+            self._descriptor = descriptor
+        return self._descriptor
+
+    def read_gap(self) -> str:
+        """Why the next log need not go on from the head; empty when it must."""
+        try:
+            return self.gap_file.read_text("utf-8").strip()
+        except FileNotFoundError:
+            return ""
+
+    def forget_gap(self) -> None:
+        """The gap is in the record now."""
+        with suppress(FileNotFoundError):
+            self.gap_file.unlink()

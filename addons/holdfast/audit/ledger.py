@@ -1,0 +1,340 @@
+"""One writer's logs: opened after they were checked, added to batch by batch, followed by the next when they end.
+
+A log is the part of a replica's record that was begun on one day and is signed by one key (see `keys`); its name
+is `holdfast/CLUSTER/REPLICA/EPOCH`, with epochs counted from 1. It ends with a `close` record when the day, the key
+or the number of records asks for it, and the first record of the next names its root. A gateway that starts again
+on the same day goes on with its log, after it has made the log's tree again from the database and found what it
+remembers of it (see `head`); a database that lacks anything of that is not gone on with.
+
+Blocking: the writer calls it on its thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from holdfast.audit.checkpoint import Checkpoint, Origin, open_checkpoint, sign_checkpoint
+from holdfast.audit.keys import open_epoch_key
+from holdfast.audit.note import BadNote, KeyName, encode_base64
+from holdfast.audit.receipt import Receipt
+from holdfast.audit.record import Closing, Entry, Kind, Record, Rotation, Seen, Start, timestamp
+from holdfast.audit.sequence import NO_HASH, Clock, Head
+from holdfast.audit.store.ledger import Batch, LogRow
+from holdfast.audit.tree import hash_leaf
+from holdfast.errors import ConfigurationError, HoldfastError, Superseded, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from holdfast.audit.head import HeadFile
+    from holdfast.audit.keys import EpochKey, KeyFolder
+    from holdfast.audit.payload import Body
+    from holdfast.audit.sequence import Placed
+    from holdfast.audit.store.ledger import LedgerStore
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Who writes: the names that its logs carry, and when a log has had enough records."""
+
+    cluster: str
+    replica: str
+    epoch_records: int
+
+
+def read_clock() -> Clock:
+    """Both clocks, now."""
+    return Clock(timestamp(datetime.now(UTC)), time.monotonic_ns() // 1000)
+
+
+class Ledger:
+    """The logs of one writer in one database."""
+
+    def __init__(
+        self,
+        store: LedgerStore,
+        keys: KeyFolder,
+        writer: Writer,
+        head_file: HeadFile | None = None,
+        clock: Callable[[], Clock] = read_clock,
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._writer = writer
+        self._head_file = head_file
+        self._clock = clock
+        self._run = secrets.token_hex(8)
+        self._in_doubt: Checkpoint | None = None
+        self._opening: list[Entry] = []
+        self._ended_note = ""
+        self._seen: dict[str, Seen] = {}
+        self._row: LogRow
+        self._head: Head
+        self._key: EpochKey
+        self._note = ""
+
+    @property
+    def row(self) -> LogRow:
+        """The log that is written now."""
+        return self._row
+
+    @property
+    def latest_notes(self) -> tuple[str, ...]:
+        """The notes of the last checkpoints: of the log that this writer ended last, and of the one it writes."""
+        return tuple(note for note in (self._ended_note, self._note) if note)
+
+    def open(self) -> None:
+        """Go on with the latest log, or begin the next, and say so in the record.
+
+        Raises ConfigurationError when the database is not as this gateway left it, Unavailable.
+        """
+        self._key = self._load_key(self._clock())
+        remembered = self._head_file.load() if self._head_file else None
+        gap = self._head_file.read_gap() if self._head_file else ""
+        last = self._store.last_log(self._writer.replica)
+        head = self._check(last, None if gap else remembered)
+        if last is not None and head is not None and remembered is not None and not gap and self._goes_on(last):
+            self._row, self._head = last, head
+            start = Start(self._run, version("holdfast"))
+            self._commit([_heartbeat(self._clock(), start)])
+        else:
+            reason = gap or ("" if remembered is not None or last is None else "the local head file was missing")
+            self._begin(last, reason)
+        if self._head_file:
+            self._head_file.forget_gap()
+
+    def write(self, batch: Sequence[Entry]) -> list[Receipt | HoldfastError]:
+        """Make a batch durable in one transaction; return a receipt for each entry, or why it cannot be encoded.
+
+        Raises Unavailable when nothing of the batch is durable, or nobody can say.
+        """
+        self._settle_doubt()
+        clock = self._clock()
+        self._roll(clock)
+        return self._commit(batch)
+
+    def beat(self) -> None:
+        """Say that all is quiet, and what has become of the other logs. Raises Unavailable."""
+        self._settle_doubt()
+        clock = self._clock()
+        self._roll(clock)
+        self._commit([_heartbeat(clock), *self._peers(clock)])
+
+    def close(self, reason: str = "") -> None:
+        """Let go of the log; with a reason, end it with a `close` record."""
+        if reason and self._row.closed_at is None:
+            with suppress(Unavailable):
+                self._settle_doubt()
+                self._commit([_closing(self._clock(), reason, "")], closes=True)
+        if self._head_file:
+            self._head_file.close()
+
+    def _load_key(self, clock: Clock) -> EpochKey:
+        now = datetime.fromisoformat(clock.time)
+        key = open_epoch_key(self._keys, self._writer.cluster, self._writer.replica, now)
+        self._key_changed_at = self._keys.changed_at()
+        return key
+
+    def _goes_on(self, last: LogRow) -> bool:
+        """Whether the latest log can take more records today."""
+        return (
+            last.closed_at is None
+            and last.dropped_at is None
+            and last.day == self._clock().day
+            and last.certificate == self._key.certificate_note
+            and last.size < self._writer.epoch_records
+        )
+
+    def _check(self, last: LogRow | None, remembered: Checkpoint | None) -> Head | None:
+        """Make the tree of the latest log again, and find in the database what is remembered of it."""
+        head = self._rebuild(last, remembered) if last is not None else None
+        if remembered is None or (last is not None and last.origin == remembered.origin):
+            return head
+        row = self._store.find_log(remembered.origin)
+        if row is None or last is None or row.epoch > last.epoch:
+            raise _differs(f"it lacks the log {remembered.origin}, which had {remembered.size} records")
+        if row.dropped_at is None:
+            self._rebuild(row, remembered)
+        return head
+
+    def _rebuild(self, row: LogRow, remembered: Checkpoint | None) -> Head | None:
+        if row.dropped_at is not None:
+            return None
+        head = Head(row.origin)
+        seen = Checkpoint(row.origin, 0, head.checkpoint().root)
+        for leaf in self._store.leaves(row):
+            head.add(hash_leaf(leaf))
+            if remembered is not None and head.size == remembered.size and row.origin == remembered.origin:
+                seen = head.checkpoint()
+        if remembered is not None and row.origin == remembered.origin and seen != remembered and remembered.size:
+            raise _differs(
+                f"the log {row.origin} had {remembered.size} records when this gateway last wrote it and now has "
+                f"{head.size}" + ("" if head.size < remembered.size else ", other ones")
+            )
+        if head.size != row.size or head.checkpoint().root.hex() != row.root:
+            raise _differs(f"the log {row.origin} should have {row.size} records and has {head.size}, or other ones")
+        if head.size:
+            self._check_note(row, head)
+        return head
+
+    def _check_note(self, row: LogRow, head: Head) -> None:
+        """The log's own checkpoint must be signed, where we hold the key that signed it."""
+        if row.certificate != self._key.certificate_note:
+            return
+        try:
+            signed = open_checkpoint(self._store.latest_note(row), self._key.certificate.verifier_for(row.origin))
+        except BadNote as error:
+            raise _differs(f"the log {row.origin} has no good checkpoint ({error})") from error
+        if signed != head.checkpoint():
+            raise _differs(f"the log {row.origin} is not what its checkpoint says")
+
+    def _begin(self, last: LogRow | None, gap: str = "") -> None:
+        clock = self._clock()
+        epoch = last.epoch + 1 if last is not None else 1
+        origin = Origin(KeyName(f"holdfast/{self._writer.cluster}/{self._writer.replica}/{epoch}"))
+        previous = bytes.fromhex(last.root) if last is not None else NO_HASH
+        self._head = Head(origin, previous)
+        empty = self._head.checkpoint()
+        row = LogRow(
+            id=0,
+            origin=origin,
+            replica=self._writer.replica,
+            epoch=epoch,
+            day=clock.day,
+            certificate=self._key.certificate_note,
+            size=0,
+            root=empty.root.hex(),
+            opened_at=clock.time,
+            closed_at=None,
+            dropped_at=None,
+        )
+        self._row = self._store.begin_log(row)
+        start = Start(self._run, version("holdfast"), last.origin if last else "", last.size if last else 0, gap)
+        self._opening = [_heartbeat(clock, start), *self._peers(clock)]
+        self._commit([])
+
+    def _peers(self, clock: Clock) -> list[Entry]:
+        """What the other logs of the database are like, as a record; none where there is no other log."""
+        others = tuple(
+            Seen(row.origin, row.size, row.root)
+            for row in self._store.all_logs()
+            if row.id != self._row.id and row.size
+        )
+        return [Entry(Record(kind=Kind.PEER, at=clock.time, peers=others))] if others else []
+
+    def _roll(self, clock: Clock) -> None:
+        """End the log and begin the next where the day, the key or the number of records asks for it."""
+        reason = self._reason_to_roll(clock)
+        if not reason:
+            return
+        key = self._load_key(clock)
+        following = f"holdfast/{self._writer.cluster}/{self._writer.replica}/{self._row.epoch + 1}"
+        ending = [_rotation(clock, key)] if key.certificate_note != self._key.certificate_note else []
+        if self._row.closed_at is None:
+            self._commit([*ending, _closing(clock, reason, following)], closes=True)
+        self._ended_note = self._note
+        self._key = key
+        self._begin(self._row)
+
+    def _reason_to_roll(self, clock: Clock) -> str:
+        if self._row.day != clock.day:
+            return "the day is over"
+        if self._head.size >= self._writer.epoch_records:
+            return "it has enough records"
+        if self._row.closed_at is not None or self._keys.changed_at() != self._key_changed_at:
+            return "another key signs from here on"
+        return ""
+
+    def _commit(self, batch: Sequence[Entry], *, closes: bool = False) -> list[Receipt | HoldfastError]:
+        head = self._head.copy()
+        clock = self._clock()
+        placed: list[Placed] = []
+        bodies: list[tuple[Body, ...]] = []
+        results: list[Placed | HoldfastError] = []
+        for entry in (*self._opening, *batch):
+            try:
+                results.append(head.place(entry.complete(), clock))
+            except HoldfastError as error:
+                results.append(error)
+            else:
+                placed.append(results[-1])  # type: ignore[arg-type]  # it was placed just now
+                bodies.append(entry.bodies)
+        if placed:
+            self._make_durable(head, placed, bodies, clock.time if closes else None)
+        opened, self._opening = len(self._opening), []
+        return [
+            Receipt(head.origin, result.seq, result.leaf_hash, self._note)
+            if not isinstance(result, HoldfastError)
+            else result
+            for result in results[opened:]
+        ]
+
+    def _make_durable(
+        self, head: Head, placed: list[Placed], bodies: list[tuple[Body, ...]], closed_at: str | None
+    ) -> None:
+        before, after = self._head.checkpoint(), head.checkpoint()
+        note = sign_checkpoint(after, self._key.signer_for(head.origin))
+        batch = Batch(self._row.id, self._row.day, before, after, note, placed, bodies, closed_at)
+        try:
+            self._store.commit(batch)
+        except Superseded:
+            raise
+        except Exception:
+            self._in_doubt = after
+            raise
+        self._adopt(head, note, closed_at)
+
+    def _adopt(self, head: Head, note: str, closed_at: str | None) -> None:
+        checkpoint = head.checkpoint()
+        self._head, self._note = head, note
+        self._row = replace(self._row, size=head.size, root=checkpoint.root.hex(), closed_at=closed_at)
+        if self._head_file:
+            self._head_file.save(checkpoint)
+
+    def _settle_doubt(self) -> None:
+        """After a commit that failed: find out whether it took place all the same.
+
+        A connection can break between the commit and the news of it.
+        """
+        if self._in_doubt is None:
+            return
+        found = self._store.find_log(self._row.origin)
+        if found is not None and (found.size, found.root) == (self._in_doubt.size, self._in_doubt.root.hex()):
+            head = self._head.copy()
+            for leaf in self._store.leaves(self._row, head.size):
+                head.add(hash_leaf(leaf))
+            self._adopt(head, self._store.latest_note(self._row), found.closed_at)
+            self._opening = []
+        self._in_doubt = None
+
+
+def _heartbeat(clock: Clock, start: Start | None = None) -> Entry:
+    return Entry(Record(kind=Kind.HEARTBEAT, at=clock.time, start=start))
+
+
+def _closing(clock: Clock, reason: str, next_log: str) -> Entry:
+    return Entry(Record(kind=Kind.CLOSE, at=clock.time, close=Closing(reason, next_log)))
+
+
+def _rotation(clock: Clock, key: EpochKey) -> Entry:
+    certificate = sha256(key.certificate_note.encode()).hexdigest()
+    return Entry(
+        Record(kind=Kind.ROTATE, at=clock.time, rotate=Rotation(encode_base64(key.certificate.key), certificate))
+    )
+
+
+def _differs(found: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"the audit database is not as this gateway left it: {found}. Look into it (`holdfast audit verify`); where it "
+        "was put back from a backup on purpose, say so with `holdfast audit accept --reason`."
+    )

@@ -1,0 +1,194 @@
+"""Reading the record: calls listed by what is derived from their records, and told from the records themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import ColumnElement, Connection, Select, and_, or_, select
+
+from holdfast.audit.payload import Slot, decompress
+from holdfast.audit.record import CallRow, Payload, Record, decode, timestamp
+from holdfast.audit.store.tables import blobs, bodies, calls, records
+from holdfast.errors import ConfigurationError, Conflict, NotFound
+
+if TYPE_CHECKING:
+    from holdfast.audit.store.ledger import PieceStore
+    from holdfast.database import Database
+
+PAGE = 500
+
+Position = tuple[str, str]
+"""Where a page of calls ended: `received_at` and `audit_id` of its last call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which calls are meant; an empty field means any. `resource` is RBAC's spelling: `pods`, `pods/exec`."""
+
+    user: str = ""
+    verb: str = ""
+    resource: str = ""
+    namespace: str = ""
+    verdict: str = ""
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallStory:
+    """All that is kept of one call: its records in order, and the bodies they refer to, by commitment.
+
+    In records of version 1 a body goes by its SHA-256 instead.
+    """
+
+    call: CallRow
+    records: tuple[Record, ...]
+    payloads: Mapping[str, bytes]
+
+    def body(self, payload: Payload | None) -> bytes:
+        """The stored bytes that `payload` refers to; none when there is no payload, or it was withheld or erased."""
+        return self.payloads.get(_reference(payload), b"") if payload else b""
+
+    def is_erased(self, payload: Payload) -> bool:
+        """Whether the record refers to a body that is not there any more."""
+        return bool(_reference(payload)) and _reference(payload) not in self.payloads
+
+
+ANY_CALL = Filters()
+SHOWN = tuple(calls.c[name] for name in CallRow.__struct_fields__)
+
+
+class AuditStore:
+    """Reads the record in one database; `pieces` is where large payloads are kept beside it."""
+
+    def __init__(self, database: Database, pieces: PieceStore | None = None) -> None:
+        self._database = database
+        self._pieces = pieces
+
+    def list_calls(
+        self, filters: Filters = ANY_CALL, *, limit: int = 100, before: Position | None = None
+    ) -> list[CallRow]:
+        """Return the latest `limit` calls, newest first; `before` continues after a page. Raises Unavailable."""
+        query = select(*SHOWN).where(*_conditions(filters)).limit(limit)
+        if before is not None:
+            query = query.where(_comes_before(before))
+        with self._database.reading() as connection:
+            return _call_rows(connection, query.order_by(calls.c.received_at.desc(), calls.c.audit_id.desc()))
+
+    def load_call(self, audit_id: str) -> CallStory:
+        """Return the story of the one call whose audit ID starts so.
+
+        Raises NotFound when there is none, Conflict when there are several, Unavailable.
+        """
+        # No character of an audit ID sorts after this one.
+        range_end = audit_id + "\x7f"
+        query = select(*SHOWN).where(calls.c.audit_id >= audit_id, calls.c.audit_id < range_end).limit(2)
+        with self._database.reading() as connection:
+            found = _call_rows(connection, query)
+            if not found:
+                raise NotFound(f"no call in the record has an audit ID that starts with {audit_id!r}")
+            if len(found) > 1:
+                raise Conflict(f"several calls have an audit ID that starts with {audit_id!r}; give more of it")
+            return self._load_story(connection, found[0])
+
+    def iter_calls(self, filters: Filters = ANY_CALL) -> Iterator[CallStory]:
+        """Yield the stories of all calls that match, oldest first, with little of them in memory at a time."""
+        after: Position | None = None
+        while page := self._page_after(filters, after):
+            for row in page:
+                with self._database.reading() as connection:
+                    story = self._load_story(connection, row)
+                yield story
+            after = (page[-1].received_at, page[-1].audit_id)
+
+    def _load_story(self, connection: Connection, row: CallRow) -> CallStory:
+        query = select(records.c.day, records.c.log, records.c.seq, records.c.leaf).where(
+            records.c.call_id == row.audit_id
+        )
+        told: list[Record] = []
+        found: dict[str, bytes] = {}
+        for day, log, seq, leaf in connection.execute(query.order_by(records.c.day, records.c.log, records.c.seq)):
+            record = decode(bytes(leaf)).record
+            told.append(record)
+            for slot, payload in _payloads(record):
+                content = self._load_body(connection, day, log, seq, slot)
+                if content is not None:
+                    found[_reference(payload)] = content
+        return CallStory(row, tuple(told), found)
+
+    def _load_body(self, connection: Connection, day: str, log: int, seq: int, slot: str) -> bytes | None:
+        """Put a body together from its pieces; None when it was erased."""
+        here = (bodies.c.day == day, bodies.c.log == log, bodies.c.seq == seq, bodies.c.slot == slot)
+        piece = and_(blobs.c.day == bodies.c.day, blobs.c.sha256 == bodies.c.sha256)
+        query = (
+            select(bodies.c.sha256, blobs.c.codec, blobs.c.body, blobs.c.size)
+            .select_from(bodies.join(blobs, piece))
+            .where(*here)
+            .order_by(bodies.c.part)
+        )
+        pieces = [
+            decompress(codec, self._kept(day, digest, kept), longest=size)
+            for digest, codec, kept, size in connection.execute(query)
+        ]
+        return b"".join(pieces) if pieces else None
+
+    def _kept(self, day: str, digest: str, kept: bytes | None) -> bytes:
+        if kept is not None:
+            return bytes(kept)
+        if self._pieces is None:
+            raise ConfigurationError(
+                f"payload {digest} is in an object store; set audit.payloads as the gateway has it."
+            )
+        return self._pieces.get(day, digest)
+
+    def _page_after(self, filters: Filters, after: Position | None) -> list[CallRow]:
+        query = select(*SHOWN).where(*_conditions(filters)).limit(PAGE)
+        if after is not None:
+            query = query.where(_comes_after(after))
+        with self._database.reading() as connection:
+            return _call_rows(connection, query.order_by(calls.c.received_at, calls.c.audit_id))
+
+
+def _conditions(filters: Filters) -> Iterable[ColumnElement[bool]]:
+    resource, _, subresource = filters.resource.partition("/")
+    wanted = (
+        (calls.c.username, filters.user),
+        (calls.c.verb, filters.verb),
+        (calls.c.resource, resource),
+        (calls.c.namespace, filters.namespace),
+        (calls.c.verdict, filters.verdict),
+    )
+    yield from (column == value for column, value in wanted if value)
+    if resource:
+        yield calls.c.subresource == subresource
+    if filters.since is not None:
+        yield calls.c.received_at >= timestamp(filters.since)
+
+
+def _comes_before(position: Position) -> ColumnElement[bool]:
+    moment, audit_id = position
+    tie = and_(calls.c.received_at == moment, calls.c.audit_id < audit_id)
+    return and_(calls.c.received_at <= moment, or_(calls.c.received_at < moment, tie))
+
+
+def _comes_after(position: Position) -> ColumnElement[bool]:
+    moment, audit_id = position
+    tie = and_(calls.c.received_at == moment, calls.c.audit_id > audit_id)
+    return and_(calls.c.received_at >= moment, or_(calls.c.received_at > moment, tie))
+
+
+def _call_rows(connection: Connection, query: Select[Any]) -> list[CallRow]:
+    return [CallRow(**row) for row in connection.execute(query).mappings()]
+
+
+def _reference(payload: Payload) -> str:
+    return payload.commitment or payload.sha256
+
+
+def _payloads(record: Record) -> Iterator[tuple[str, Payload]]:
+    """The stored bodies that a record refers to, and the slot that each is kept under."""
+    for slot, payload in ((Slot.REQUEST, record.request_body), (Slot.RESPONSE, record.response_body)):
+        if payload is not None and _reference(payload):
+            yield slot.value, payload
