@@ -135,6 +135,26 @@ class Approvals(Section):
     embedded: bool = Field(True, description="`holdfast serve` starts it as a child process.")
 
 
+class Payloads(Section):
+    """Where large payloads are kept, beside the database: a folder, or a bucket of an S3 server, or neither."""
+
+    folder: FilePath | None = Field(None, description="Folder for large payloads.")
+    bucket: str | None = Field(None, description="Bucket for large payloads.")
+    prefix: str = Field("", description="Put before every object's name in the bucket.")
+    endpoint: str | None = Field(None, description="URL of the S3 server; Amazon's when absent.", pattern=r"^https?://")
+    region: str = Field("us-east-1", description="The bucket's region.")
+    access_key_file: FilePath | None = Field(None, description="File with the access key; else from the environment.")
+    secret_key_file: FilePath | None = Field(None, description="File with the secret key; else from the environment.")
+    certificate_authority: FilePath | None = Field(None, description="CA of the S3 server, PEM; else the system's.")
+    inline_bytes: int = Field(4096, ge=0, description="Payload pieces up to this length stay in the database.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Payloads:
+        if self.folder is not None and self.bucket is not None:
+            raise ValueError("give folder or bucket, not both")
+        return self
+
+
 class Audit(Section):
     """Where the record is kept."""
 
@@ -144,6 +164,7 @@ class Audit(Section):
     keys: FilePath | None = Field(
         None, description="Folder of the keys that sign the record; `audit-keys` under stateDir when absent."
     )
+    payloads: Payloads = Field(default_factory=Payloads)
     epoch_records: int = Field(1_000_000, gt=0, description="A log is followed by the next after so many records.")
     queue_records: int = Field(5000, gt=0, description="Records that may wait for the writer before calls get 503.")
     deadline_seconds: float = Field(5.0, gt=0, description="A record that is not durable by then fails its call.")

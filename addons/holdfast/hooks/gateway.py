@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.approval.store import HoldStore
 from holdfast.approval.waiting import HoldDesk
+from holdfast.audit.objects import open_pieces
 from holdfast.audit.opening import make_writer, open_ledger
 from holdfast.certificates import write_private
 from holdfast.credential.layer import Wire
@@ -79,7 +80,8 @@ class Gateway:
         self.database = Database.open(settings.database_url)
         self.holds = HoldStore(self.database)
         self.desk = HoldDesk(self.holds)
-        self.ledger = open_ledger(settings, self.database)
+        self.pieces = open_pieces(settings.audit.payloads, settings.audit.deadline_seconds)
+        self.ledger = open_ledger(settings, self.database, pieces=self.pieces)
         self.writer = make_writer(settings, self.ledger)
         self.wire = Wire(
             target=self.source.target,
@@ -116,6 +118,8 @@ class Gateway:
         end_connections()
         await self._drain(monotonic() + END_SECONDS, lambda exchange: exchange.finished)
         await self.writer.close()
+        if self.pieces is not None:
+            self.pieces.close()
         await self.source.close()
         await self.authenticator.close()
         self.database.close()
