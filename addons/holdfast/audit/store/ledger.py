@@ -155,8 +155,9 @@ class LedgerStore:
             if found is None or found.size or found.certificate != row.certificate:
                 raise Superseded(f"another gateway has begun the log {row.origin}") from error
             return found
-        for day in (row.day, _day_after(row.day)):
-            self._make_partitions(day)
+        with self._database.writing() as connection:
+            for day in (row.day, _day_after(row.day)):
+                make_partitions(connection, day)
         return LogRow(**(asdict(row) | {"id": int(number[0]) if number else 0}))
 
     def leaves(self, log: LogRow, first: int = 0) -> Iterator[bytes]:
@@ -251,15 +252,15 @@ class LedgerStore:
             self._known_callers.clear()
         self._known_callers.update(new)
 
-    def _make_partitions(self, day: str) -> None:
-        """In Postgres, give the day a partition of every table that grows."""
-        if self._database.dialect != "postgresql":
-            return
-        with self._database.writing() as connection:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": PARTITION_LOCK})
-            for table in DAILY:
-                part = f"{partition_name(table, day)} PARTITION OF {table} FOR VALUES IN ('{day}')"
-                connection.execute(text(f"CREATE TABLE IF NOT EXISTS {part}"))
+
+def make_partitions(connection: Connection, day: str) -> None:
+    """In Postgres, give a day a partition of every table that grows; elsewhere there is nothing to do."""
+    if connection.dialect.name != "postgresql":
+        return
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": PARTITION_LOCK})
+    for table in DAILY:
+        part = f"{partition_name(table, day)} PARTITION OF {table} FOR VALUES IN ('{day}')"
+        connection.execute(text(f"CREATE TABLE IF NOT EXISTS {part}"))
 
 
 def partition_name(table: str, day: str) -> str:

@@ -1,0 +1,146 @@
+"""`holdfast audit reconcile`: the record held against the API server's own audit log."""
+
+from __future__ import annotations
+
+import gzip
+import sys
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from holdfast.cli.options import ConfigFile, OutputFormat, read_settings
+from holdfast.cli.output import Output, print_table, print_value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from holdfast.audit.reconcile import Call, Summary
+
+EXIT_BYPASSED = 10
+EXIT_UNSEEN = 11
+
+
+def reconcile(
+    logs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...", help="The API server's audit log, its parts in any order; .gz too, - is stdin."
+        ),
+    ],
+    ignore_user: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Count, do not name, direct calls of these users (glob). The cluster's own components when absent."
+        ),
+    ] = None,
+    output: OutputFormat = Output.TABLE,
+    config: ConfigFile = None,
+) -> None:
+    """Name the calls that went around the gateway, and recorded ones that the API server never saw.
+
+    The API server must log every call (an audit policy with level Metadata for all). Exits with 10 when a call went
+    around the gateway, with 11 when only recorded calls are missing there.
+
+    \b
+    Example:
+      holdfast audit reconcile /var/log/kubernetes/audit.log
+      holdfast audit reconcile audit-*.log.gz --ignore-user 'system:*' -o json
+    """
+    import tempfile
+
+    from holdfast.audit import reconcile as comparing
+    from holdfast.audit.store.reconcile import RecordedCalls
+    from holdfast.database import Database
+
+    settings = read_settings(config)
+    ignored = tuple(ignore_user) if ignore_user else comparing.OWN_TRAFFIC
+    database = Database.open_readonly(settings.database_url)
+    summary = comparing.Summary()
+    try:
+        with tempfile.TemporaryDirectory(prefix="holdfast-") as scratch:
+            record, seen = RecordedCalls(database), comparing.Seen(Path(scratch) / "seen.db")
+            found = list(
+                comparing.find_bypasses(comparing.parse_events(_lines(logs)), record.known, seen, summary, ignored)
+            )
+            covered = summary.covered()
+            if covered is not None:
+                found += comparing.find_unseen(record.between(*covered), seen)
+            seen.close()
+    finally:
+        database.close()
+    _report(found, summary, output)
+    _exit(found)
+
+
+def _lines(files: Sequence[Path]) -> Iterator[bytes]:
+    for file in files:
+        with _open(file) as lines:
+            yield from lines
+
+
+@contextmanager
+def _open(file: Path) -> Iterator[Iterable[bytes]]:
+    if str(file) == "-":
+        yield sys.stdin.buffer
+        return
+    opener = gzip.open if file.suffix == ".gz" else open
+    with opener(file, "rb") as stream:
+        yield stream
+
+
+def _report(found: Sequence[Call], summary: Summary, output: Output) -> None:
+    from holdfast.audit.reconcile import DESCRIPTIONS
+
+    if output is not Output.TABLE:
+        print_value({"summary": _told(summary), "differences": [asdict(call) for call in found]}, output)
+        return
+    if found:
+        columns = ("TIME", "USER", "VERB", "TARGET", "STATUS", "CLIENT", "ID", "WHAT")
+        print_table(
+            columns,
+            (
+                (
+                    call.at[:19] + "Z",
+                    call.user,
+                    call.verb,
+                    call.target,
+                    str(call.code or ""),
+                    call.client,
+                    call.audit_id,
+                    DESCRIPTIONS[call.difference],
+                )
+                for call in found
+            ),
+        )
+    covered = summary.covered()
+    told = f"{covered[0][:19]}Z to {covered[1][:19]}Z" if covered else "too short a time to miss anything"
+    typer.echo(
+        f"{summary.calls} calls in the API server's log ({told}): {summary.recorded} are in the record, "
+        f"{summary.own_traffic} are the cluster's own; {len(found)} differ",
+        err=True,
+    )
+
+
+def _told(summary: Summary) -> dict[str, object]:
+    covered = summary.covered() or (None, None)
+    return {
+        "calls": summary.calls,
+        "recorded": summary.recorded,
+        "ownTraffic": summary.own_traffic,
+        "coveredFrom": covered[0],
+        "coveredTo": covered[1],
+        "gatewayUsers": sorted(summary.gateway_users),
+    }
+
+
+def _exit(found: Sequence[Call]) -> None:
+    from holdfast.audit.reconcile import Difference
+
+    kinds = {call.difference for call in found}
+    if kinds & {Difference.BYPASSED, Difference.MISUSED}:
+        raise typer.Exit(EXIT_BYPASSED)
+    if Difference.UNSEEN in kinds:
+        raise typer.Exit(EXIT_UNSEEN)
