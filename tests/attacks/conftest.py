@@ -84,10 +84,10 @@ class Target:
 
 
 def read_records(database: Path) -> list[dict[str, Any]]:
-    """Every record in an audit database, in order."""
+    """Every record of a call in an audit database, in order."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        leaves = connection.execute("SELECT leaf FROM records ORDER BY seq").fetchall()
-    return [msgspec.json.decode(leaf[leaf.index(b"{") :]) for (leaf,) in leaves]
+        leaves = connection.execute("SELECT leaf FROM records WHERE call_id <> '' ORDER BY log, seq").fetchall()
+    return [msgspec.json.decode(leaf)["record"] for (leaf,) in leaves]
 
 
 def approve(target: Target, *, deny: str = "") -> None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from holdfast.audit.head import HeadFile
+from holdfast.audit.keys import KeyFolder
+from holdfast.audit.ledger import Ledger, Writer, read_clock
+from holdfast.audit.payload import SALT_BYTES, Body, Slot
 from holdfast.audit.record import (
     Answer,
     Call,
@@ -17,10 +24,18 @@ from holdfast.audit.record import (
     Record,
     Ruling,
     Timing,
-    describe_payload,
     timestamp,
 )
+from holdfast.audit.store import LedgerStore
 from holdfast.exchange import AuditID
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from holdfast.audit.sequence import Clock
+    from holdfast.audit.store.ledger import PieceStore
+    from holdfast.database import Database
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -55,6 +70,48 @@ def record(call: AuditID | None = None, kind: Kind = Kind.OUTCOME, after: float 
     return msgspec.structs.replace(usual, **parts)
 
 
+def response(content: bytes, media_type: str = "application/json") -> tuple[Body, ...]:
+    """A response body to store, as an Entry takes it; the salt is chosen for reading, not for secrecy."""
+    return (Body(Slot.RESPONSE, content, media_type, b"s" * SALT_BYTES),)
+
+
+def request(content: bytes, media_type: str = "application/json") -> tuple[Body, ...]:
+    """A request body to store, as an Entry takes it."""
+    return (Body(Slot.REQUEST, content, media_type, b"q" * SALT_BYTES),)
+
+
 def entry(body: bytes = b"{}", **parts: object) -> Entry:
     """An outcome with a response body."""
-    return Entry(record(**parts, response_body=describe_payload(body, "application/json")), (body,))  # type: ignore[arg-type]
+    return Entry(record(**parts), response(body))  # type: ignore[arg-type]
+
+
+def open_test_ledger(
+    folder: Path,
+    database: Database,
+    *,
+    replica: str = "gw",
+    epoch_records: int = 1_000_000,
+    remembers: bool = True,
+    pieces: PieceStore | None = None,
+    clock: Callable[[], Clock] = read_clock,
+) -> Ledger:
+    """An open ledger of one replica, its keys and its head file under `folder`; all replicas have one root."""
+    keys = KeyFolder(folder / "audit-keys")
+    if replica != "gw":
+        keys = _share_root(keys, KeyFolder(folder / f"audit-keys-{replica}"))
+    head_file = HeadFile(folder / f"{replica}.head") if remembers else None
+    writer = Writer("test", replica, epoch_records)
+    ledger = Ledger(LedgerStore(database, pieces), keys, writer, head_file, clock)
+    ledger.open()
+    return ledger
+
+
+def _share_root(first: KeyFolder, other: KeyFolder) -> KeyFolder:
+    with first.locked():
+        if not first.root_pub.exists():
+            first.make_root("test", Ed25519PrivateKey.generate())
+    if not other.root_pub.exists():
+        other.folder.mkdir(mode=0o700)
+        shutil.copy(first.root_key, other.root_key)
+        shutil.copy(first.root_pub, other.root_pub)
+    return other

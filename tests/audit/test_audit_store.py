@@ -7,11 +7,15 @@ import subprocess
 import sys
 from contextlib import closing
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from audit.entries import NOON, entry, new_id, record
+from audit.entries import NOON, entry, new_id, open_test_ledger, record, request, response
+from holdfast.audit.payload import decompress
+from holdfast.audit.receipt import Receipt
 from holdfast.audit.record import (
     Call,
     Caller,
@@ -21,14 +25,16 @@ from holdfast.audit.record import (
     Payload,
     Refusal,
     call_row,
-    describe_payload,
-    encode,
-    payload_key,
+    decode,
 )
-from holdfast.audit.store import AuditStore, Filters
+from holdfast.audit.store import AuditStore, Filters, LedgerStore
+from holdfast.audit.tree import hash_leaf, root_of
 from holdfast.database import Database
 from holdfast.errors import Conflict, NotFound, Unavailable
 from holdfast.exchange import AuditID
+
+if TYPE_CHECKING:
+    from holdfast.audit.ledger import Ledger
 
 
 @pytest.fixture
@@ -37,8 +43,18 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(file: Path) -> AuditStore:
-    return AuditStore(Database.open(f"sqlite:///{file}"))
+def database(file: Path) -> Database:
+    return Database.open(f"sqlite:///{file}")
+
+
+@pytest.fixture
+def store(database: Database) -> AuditStore:
+    return AuditStore(database)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, database: Database) -> Ledger:
+    return open_test_ledger(tmp_path, database)
 
 
 def count(file: Path, table: str) -> int:
@@ -46,70 +62,89 @@ def count(file: Path, table: str) -> int:
         return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608
 
 
-def test_a_story_is_told_in_the_order_it_was_written(store: AuditStore) -> None:
+def test_a_story_is_told_in_the_order_it_was_written(store: AuditStore, ledger: Ledger) -> None:
     call = new_id()
-    request, piece, answer = b'{"kind":"Pod"}', b"log line\n", b"done"
+    asked, piece, answer = b'{"kind":"Pod"}', b"log line\n", b"done"
     told = [
         Entry(record(call, Kind.HOLD, hold=Held("h-1", "pending"))),
-        Entry(record(call, Kind.INTENT, 1, request_body=describe_payload(request, "application/json")), (request,)),
-        Entry(record(call, Kind.CHUNK, 2, response_body=describe_payload(piece, "text/plain")), (piece,)),
-        Entry(record(call, Kind.OUTCOME, 3, response_body=describe_payload(answer, "text/plain")), (answer,)),
+        Entry(record(call, Kind.INTENT, 1), request(asked)),
+        Entry(record(call, Kind.CHUNK, 2), response(piece, "text/plain")),
+        Entry(record(call, Kind.OUTCOME, 3), response(answer, "text/plain")),
     ]
-    store.write(told[:2])
-    store.write([entry(), *told[2:]])
+    ledger.write(told[:2])
+    ledger.write([entry(), *told[2:]])
     story = store.load_call(call)
-    assert story.records == tuple(item.record for item in told)
+    assert story.records == tuple(item.complete() for item in told)
     bodies = [story.body(item.request_body or item.response_body) for item in story.records]
-    assert bodies == [b"", request, piece, answer]
-    assert story.call == call_row(told[-1].record)
+    assert bodies == [b"", asked, piece, answer]
+    assert story.call == call_row(told[-1].complete())
 
 
-def test_the_stored_leaf_is_the_encoded_record(store: AuditStore, file: Path) -> None:
+def test_the_stored_leaf_is_the_record_in_its_place(ledger: Ledger, file: Path) -> None:
     written = entry()
-    store.write([written])
+    (receipt,) = ledger.write([written])
     with closing(sqlite3.connect(file)) as connection:
-        rows = connection.execute("SELECT seq, call_id, kind, at, leaf FROM records").fetchall()
-    assert rows == [(1, written.record.call, "outcome", written.record.at, encode(written.record))]
+        query = "SELECT day, seq, call_id, kind, at, leaf FROM records WHERE call_id <> ''"
+        (found,) = connection.execute(query).fetchall()
+    day, seq, *columns, leaf = found
+    assert isinstance(receipt, Receipt)
+    assert (day, seq) == (ledger.row.day, receipt.seq)
+    assert columns == [written.record.call, "outcome", written.record.at]
+    assert hash_leaf(leaf) == receipt.leaf_hash
+    told = decode(leaf)
+    assert (told.record, told.log, told.seq) == (written.complete(), ledger.row.origin, seq)
 
 
-def test_a_payload_is_stored_once_under_the_hash_of_its_bytes(store: AuditStore, file: Path) -> None:
-    store.write([entry(b"same"), entry(b"same")])
-    store.write([entry(b"same"), entry(b"")])
-    assert count(file, "payloads") == 2
+def test_a_piece_is_stored_once_a_day_under_the_hash_of_its_bytes(ledger: Ledger, file: Path) -> None:
+    ledger.write([entry(b"same"), entry(b"same")])
+    ledger.write([entry(b"same"), entry(b"other"), entry(b"")])
+    assert count(file, "blobs") == 2
     with closing(sqlite3.connect(file)) as connection:
-        for key, size, body in connection.execute("SELECT sha256, size, body FROM payloads"):
-            assert (key, size) == (payload_key(body), len(body))
+        for key, size, codec, body in connection.execute("SELECT sha256, size, codec, body FROM blobs"):
+            content = decompress(codec, body)
+            assert (key, size) == (sha256(content).hexdigest(), len(content))
 
 
-def test_a_withheld_body_reads_as_none(store: AuditStore) -> None:
+def test_a_body_of_several_pieces_is_put_together_again(ledger: Ledger, store: AuditStore, file: Path) -> None:
+    content = bytes(range(256)) * 10_000
+    written = entry(content)
+    ledger.write([written])
+    story = store.load_call(written.record.call)
+    assert story.body(story.records[0].response_body) == content
+    assert count(file, "bodies") == 3
+
+
+def test_a_withheld_body_reads_as_none(store: AuditStore, ledger: Ledger) -> None:
     withheld = record(response_body=Payload(size=7, withheld="too large"))
-    store.write([Entry(withheld)])
+    ledger.write([Entry(withheld)])
     assert store.load_call(withheld.call).body(withheld.response_body) == b""
 
 
-def test_a_call_has_one_row_which_its_latest_record_wrote(store: AuditStore) -> None:
+def test_a_call_has_one_row_which_its_latest_record_wrote(store: AuditStore, ledger: Ledger) -> None:
     call = new_id()
-    store.write([Entry(record(call, Kind.INTENT))])
+    ledger.write([Entry(record(call, Kind.INTENT))])
     (row,) = store.list_calls()
     assert (row.complete, row.code, row.duration_us) == (False, None, None)
-    store.write([Entry(record(call)), Entry(record(call, Kind.DECISION)), Entry(record(call, Kind.CHUNK))])
+    ledger.write([Entry(record(call)), Entry(record(call, Kind.DECISION)), Entry(record(call, Kind.CHUNK))])
     (row,) = store.list_calls()
     assert (row.complete, row.code, row.duration_us) == (True, 200, 1500)
 
 
-def test_a_batch_is_written_whole_or_not_at_all(store: AuditStore, file: Path) -> None:
+def test_a_batch_is_written_whole_or_not_at_all(ledger: Ledger, file: Path) -> None:
+    tables = ("records", "checkpoints", "bodies", "blobs", "calls", "callers")
+    before = [count(file, table) for table in tables]
     refuse = "CREATE TRIGGER t BEFORE INSERT ON calls WHEN NEW.uri = '/x' BEGIN SELECT RAISE(ABORT, 'no'); END"
     with closing(sqlite3.connect(file)) as connection:
         connection.execute(refuse)
     with pytest.raises(Unavailable):
-        store.write([entry(), entry(what=Call("GET", "/x")), entry()])
-    assert [count(file, table) for table in ("records", "payloads", "calls")] == [0, 0, 0]
+        ledger.write([entry(), entry(what=Call("GET", "/x")), entry()])
+    assert [count(file, table) for table in tables] == before
 
 
 @pytest.fixture
-def mixed(store: AuditStore) -> AuditStore:
+def mixed(store: AuditStore, ledger: Ledger) -> AuditStore:
     exec_call = Call("GET", "/exec", "create", resource="pods", subresource="exec", namespace="shop")
-    store.write(
+    ledger.write(
         [
             Entry(record(AuditID("aa-1"), after=1)),
             Entry(record(AuditID("aa-2"), after=2, identity=Caller("https://issuer", "bob"))),
@@ -146,7 +181,7 @@ def test_pages_join_without_gap_or_overlap(mixed: AuditStore, size: int, monkeyp
         listed += [row.audit_id for row in page]
         before = (page[-1].received_at, page[-1].audit_id)
     assert listed == ["ac-5", "ab-4", "ab-3", "aa-2", "aa-1"]
-    monkeypatch.setattr("holdfast.audit.store.PAGE", size)
+    monkeypatch.setattr("holdfast.audit.store.calls.PAGE", size)
     assert [story.call.audit_id for story in mixed.iter_calls()] == listed[::-1]
 
 
@@ -167,28 +202,34 @@ def test_lists_are_answered_by_an_index_without_sorting(mixed: AuditStore, file:
     assert "USING INDEX calls_by" in step
 
 
-def test_two_processes_write_one_record(store: AuditStore, file: Path) -> None:
+def test_two_processes_write_one_database(database: Database, ledger: Ledger, file: Path, tmp_path: Path) -> None:
     writing = (
-        "import sys; from audit.entries import entry; from holdfast.database import Database\n"
-        "from holdfast.audit.store import AuditStore; store = AuditStore(Database.open(sys.argv[1]))\n"
-        "for number in range(40): store.write([entry(sys.argv[2].encode() + b'%d' % number)])"
+        "import sys; from pathlib import Path; from audit.entries import entry, open_test_ledger\n"
+        "from holdfast.database import Database\n"
+        "ledger = open_test_ledger(Path(sys.argv[2]), Database.open(sys.argv[1]), replica=sys.argv[3])\n"
+        "for number in range(40): ledger.write([entry(sys.argv[3].encode() + b'%d' % number)])"
     )
     tests = str(Path(__file__).parents[1])
-    command = [sys.executable, "-c", writing, f"sqlite:///{file}"]
+    command = [sys.executable, "-c", writing, f"sqlite:///{file}", str(tmp_path)]
     others = [subprocess.Popen([*command, name], env={"PYTHONPATH": tests}) for name in ("first", "second")]
     for number in range(40):
-        store.write([entry(b"here%d" % number)])
+        ledger.write([entry(b"here%d" % number)])
     assert [other.wait() for other in others] == [0, 0]
-    assert [count(file, table) for table in ("records", "payloads", "calls")] == [120, 120, 120]
+    assert [count(file, table) for table in ("blobs", "calls")] == [120, 120]
+    store = LedgerStore(database)
+    for log in store.all_logs():
+        assert root_of(hash_leaf(leaf) for leaf in store.leaves(log)).hex() == log.root
 
 
-def test_another_process_that_keeps_the_lock_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_process_that_keeps_the_lock_is_named(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("holdfast.database._PRAGMAS", (("busy_timeout", 10),))
-    store = AuditStore(Database.open(f"sqlite:///{file}"))
+    ledger = open_test_ledger(tmp_path, Database.open(f"sqlite:///{file}"))
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(Unavailable, match="another process keeps it locked"):
-            store.write([entry()])
+            ledger.write([entry()])
         other.execute("ROLLBACK")
-    store.write([entry()])
-    assert count(file, "records") == 1
+    ledger.write([entry()])
+    assert count(file, "calls") == 1

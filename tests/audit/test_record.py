@@ -6,26 +6,30 @@ import json
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit.entries import record
+from audit.entries import record, request, response
 from holdfast.audit.record import (
     LARGEST_INTEGER,
     Answer,
+    Entry,
     Held,
     Kind,
+    Leaf,
     Payload,
     Record,
     Refusal,
     call_row,
     decode,
+    describe_body,
     describe_call,
     describe_caller,
     describe_decision,
-    describe_payload,
     describe_refusal,
     encode,
+    encode_leaf,
     timestamp,
 )
 from holdfast.errors import Forbidden, Internal, Unauthorized
@@ -39,15 +43,52 @@ json_values = st.recursive(
 )
 
 
+OLD_LEAF = b'{"at":"2026-03-01T12:00:00.000000Z","bytesDown":3,"call":"c-1","kind":"intent","version":1}'
+
+
+def place(told: Record) -> bytes:
+    """The record's leaf as the first of a log."""
+    return encode_leaf(Leaf(told, "holdfast/c/r/1", 0, "00" * 32, "2026-03-01T12:00:01.000000Z", 7), encode(told))
+
+
 def test_a_leaf_is_sorted_compact_json_without_empty_parts() -> None:
-    leaf = encode(Record(kind=Kind.INTENT, call=AuditID("c-1"), at="2026-03-01T12:00:00.000000Z", bytes_down=3))
-    assert leaf == b'{"at":"2026-03-01T12:00:00.000000Z","bytesDown":3,"call":"c-1","kind":"intent","version":1}'
+    told = Record(kind=Kind.INTENT, call=AuditID("c-1"), at="2026-03-01T12:00:00.000000Z", bytes_down=3)
+    inner = b'{"at":"2026-03-01T12:00:00.000000Z","bytesDown":3,"call":"c-1","kind":"intent"}'
+    assert encode(told) == inner
+    assert place(told) == (
+        b'{"log":"holdfast/c/r/1","mono":7,"previous":"%s","record":%s,"seq":0,"time":"2026-03-01T12:00:01.000000Z",'
+        b'"version":2}' % (b"00" * 32, inner)
+    )
+
+
+def test_a_leaf_from_before_the_log_is_read() -> None:
+    leaf = decode(OLD_LEAF)
+    assert (leaf.version, leaf.record.call, leaf.record.bytes_down) == (1, "c-1", 3)
+
+
+@given(st.text(), st.dictionaries(st.text(), json_values, max_size=3))
+def test_leaves_are_what_another_implementation_of_rfc_8785_writes(text: str, claims: dict[str, object]) -> None:
+    told = record(error=text, identity=describe_caller(Identity("https://issuer", text, claims=claims)))
+    leaf = place(told)
+    assert rfc8785.dumps(json.loads(leaf)) == leaf
+
+
+@given(st.data())
+def test_a_leaf_with_any_byte_changed_is_another_leaf_or_none(data: st.DataObject) -> None:
+    leaf = place(record())
+    at = data.draw(st.integers(0, len(leaf) - 1))
+    changed = leaf[:at] + data.draw(st.binary(min_size=1, max_size=1)) + leaf[at + 1 :]
+    try:
+        read = decode(changed)
+    except Internal:
+        return
+    assert (read == decode(leaf)) == (changed == leaf)
 
 
 @given(st.dictionaries(st.text(), json_values))
 def test_claims_of_any_shape_become_canonical_json_without_floats(claims: dict[str, object]) -> None:
     told = record(identity=describe_caller(Identity("https://issuer", "alice", claims=claims)))
-    leaf = encode(told)
+    leaf = place(told)
 
     def refuse(spelling: str) -> None:
         pytest.fail(f"a float was recorded: {spelling}")
@@ -55,7 +96,8 @@ def test_claims_of_any_shape_become_canonical_json_without_floats(claims: dict[s
     parsed = json.loads(leaf, parse_float=refuse, parse_constant=refuse)
     again = json.dumps(parsed, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert json.loads(again) == parsed
-    assert encode(decode(leaf)) == leaf
+    assert decode(leaf).record == told
+    assert place(decode(leaf).record) == leaf
 
 
 @pytest.mark.parametrize(
@@ -80,15 +122,31 @@ def test_what_json_cannot_hold_is_an_error_of_its_own_call() -> None:
         encode(record(error="\udcff"))
 
 
+GOOD = place(record())
+
+
 @pytest.mark.parametrize(
     "leaf",
     [
         b"",
         b"{}",
-        b'{"at":"x","call":"c","kind":"intent","version":2}',
-        b'{"at":"x","call":"c","kind":"rumour","version":1}',
-        b'{"at":"x","call":"c","kind":"intent","version":1,"unknown":1}',
-        b'{"at":"x","bytesUp":9007199254740992,"call":"c","kind":"intent","version":1}',
+        OLD_LEAF.replace(b'"version":1', b'"version":3'),
+        OLD_LEAF.replace(b'"intent"', b'"rumour"'),
+        OLD_LEAF.replace(b'"version"', b'"unknown":1,"version"'),
+        OLD_LEAF.replace(b":3,", b":9007199254740992,"),
+        OLD_LEAF.replace(b":3,", b":3, "),
+        OLD_LEAF.replace(b'"call"', b'"call":"c-0","call"'),
+        OLD_LEAF.replace(b"c-1", b"\\u0063-1"),
+        OLD_LEAF.replace(b'"bytesDown":3', b'"bytesDown":3,"bytesUp":0'),
+        GOOD.replace(b'"seq":0', b'"seq":00'),
+        GOOD.replace(b'"seq":0', b'"seq":-1'),
+        GOOD.replace(b'"seq":0', b'"seq":0,"seq":0'),
+        GOOD.replace(b'"seq":0', b'"seq":"0"'),
+        GOOD.replace(b'"seq":0', b'"sea":0,"seq":0'),
+        GOOD.replace(b'"version":2', b'"version":2.0'),
+        GOOD.replace(b'"alice"', b'"alice","username":"alice"'),
+        GOOD + b"\n",
+        b"\xef\xbb\xbf" + GOOD,
     ],
 )
 def test_other_bytes_are_not_read_as_a_record(leaf: bytes) -> None:
@@ -111,8 +169,23 @@ def test_parts_take_over_what_the_stages_say() -> None:
     assert (ruling.effect, ruling.masks) == ("hold", {"secrets": 3, "tokens": 0})
     assert describe_refusal(Unauthorized("who?", "expired")).why == "expired"
     assert describe_refusal(Forbidden("no")) == Refusal(403, "Forbidden", "no")
-    abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
-    assert describe_payload(b"abc", "text/plain") == Payload(abc, 3, "text/plain")
+    (body,) = response(b"abc", "text/plain")
+    assert describe_body(body) == Payload(commitment=body.commitment, size=3, media_type="text/plain")
+
+
+def test_an_entry_is_completed_with_the_commitments_to_its_bodies() -> None:
+    bodies = request(b"asked") + response(b"answered")
+    told = Entry(record(), bodies).complete()
+    assert told.request_body == describe_body(bodies[0])
+    assert told.response_body == describe_body(bodies[1])
+    assert Entry(told).complete() is told
+
+
+def test_keys_are_ascii_in_every_part_that_a_stranger_names() -> None:
+    caller = describe_caller(Identity("i", "u", claims={"grüße": {"Ω": 1}}))
+    assert caller.claims == {"gr\\xfc\\xdfe": {"\\u03a9": 1}}
+    masks = describe_decision(Decision(masks=(Mask("geheim-ß"),)), {"geheim-ß": 2}).masks
+    assert masks == {"geheim-\\xdf": 2}
 
 
 DENIED, EXPIRED = Refusal(403, "Forbidden", "no"), Refusal(403, "Forbidden", "too late")

@@ -18,12 +18,18 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
-from audit.entries import entry
+from audit.entries import entry, open_test_ledger
+from console.world import make_world
+from holdfast.audit.checkpoint import Origin
+from holdfast.audit.note import KeyName
+from holdfast.audit.opening import make_writer
+from holdfast.audit.receipt import Receipt
+from holdfast.audit.record import encode
 from holdfast.audit.store import AuditStore
-from holdfast.audit.writer import BATCH_RECORDS, AuditWriter, Store, open_writer
+from holdfast.audit.tree import hash_leaf
+from holdfast.audit.writer import BATCH_RECORDS, AuditWriter, Store
 from holdfast.database import Database
 from holdfast.errors import HoldfastError, Internal, Unavailable
-from holdfast.settings import Audit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -42,13 +48,23 @@ class GatedStore:
         self.gate.set()
         self.entered = threading.Event()
         self.broken: Exception | None = None
+        self.beats = 0
+        self.closed = False
 
-    def write(self, batch: Sequence[Entry]) -> None:
+    def write(self, batch: Sequence[Entry]) -> list[Receipt | HoldfastError]:
         self.entered.set()
         self.gate.wait()
         if self.broken is not None:
             raise self.broken
-        self.batches.append(list(batch))
+        results = [_settle(item, number) for number, item in enumerate(batch, start=len(self.written))]
+        self.batches.append([item for item, result in zip(batch, results, strict=True) if isinstance(result, Receipt)])
+        return results
+
+    def beat(self) -> None:
+        self.beats += 1
+
+    def close(self) -> None:
+        self.closed = True
 
     @property
     def written(self) -> list[Entry]:
@@ -56,6 +72,14 @@ class GatedStore:
 
     async def wait_entered(self) -> None:
         await asyncio.to_thread(self.entered.wait)
+
+
+def _settle(item: Entry, number: int) -> Receipt | HoldfastError:
+    try:
+        leaf = encode(item.record)
+    except HoldfastError as error:
+        return error
+    return Receipt(Origin(KeyName("log")), number, hash_leaf(leaf), "")
 
 
 @asynccontextmanager
@@ -131,7 +155,7 @@ async def test_a_record_that_cannot_be_encoded_spoils_no_other(store: GatedStore
             writer.append(entry(error="\udcff")), writer.append(entry()), return_exceptions=True
         )
     assert isinstance(spoilt, Internal)
-    assert good is None
+    assert isinstance(good, Receipt)
     assert len(store.written) == 1
 
 
@@ -162,7 +186,7 @@ async def test_a_missed_deadline_refuses_the_call_and_drops_what_nobody_waits_fo
         store.gate.set()
         with contextlib.suppress(Unavailable):  # on a busy machine this one may be late too
             await writer.append(entry(b"later"))
-    bodies = [item.payloads[0] for item in store.written]
+    bodies = [item.bodies[0].content for item in store.written]
     assert b"in the queue" not in bodies
     assert bodies[0] == b"in the commit"
 
@@ -188,6 +212,33 @@ async def test_closing_writes_what_waits_and_refuses_what_comes(store: GatedStor
         with pytest.raises(Unavailable, match="shutting down"):
             await writer.append(entry())
     assert len(store.written) == 120
+
+
+async def test_an_idle_writer_beats_and_a_closed_one_lets_go_of_its_store(
+    store: GatedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast.audit.writer.HEARTBEAT_SECONDS", 0.01)
+    async with running(store) as writer:
+        while store.beats < 3:  # noqa: ASYNC110  the thread tells nobody
+            await asyncio.sleep(0.01)
+        assert not store.closed
+        await writer.append(entry())
+    assert store.closed
+
+
+async def test_a_heartbeat_that_cannot_be_recorded_refuses_no_call(
+    store: GatedStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise Unavailable("the disk is full")
+
+    monkeypatch.setattr("holdfast.audit.writer.HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(store, "beat", fail)
+    async with running(store) as writer:
+        while not caplog.records:  # noqa: ASYNC110  as above
+            await asyncio.sleep(0.01)
+        await writer.append(entry())
+    assert len(store.written) == 1
 
 
 async def test_the_event_loop_runs_on_while_the_store_hangs(store: GatedStore) -> None:
@@ -228,7 +279,9 @@ async def test_a_piece_that_cannot_be_written_tells_its_stream(store: GatedStore
         assert [str(error) for error in failures] == [
             "Holdfast cannot write its audit record, and nothing passes unrecorded; try again"
         ]
+        store.broken = None
         writer.submit(entry(error="\udcff"), failures.append)
+        await writer.wait_below_limit()
         assert isinstance(failures[1], Internal)
         assert writer.lag_bytes == 0
     writer.submit(entry(), failures.append)
@@ -252,16 +305,16 @@ def page_limit() -> Iterator[list[int]]:
 async def test_a_full_disk_refuses_calls_until_there_is_room_again(
     tmp_path: Path, page_limit: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = AuditStore(Database.open(f"sqlite:///{tmp_path / 'audit.db'}"))
-    async with running(store) as writer:
+    database = Database.open(f"sqlite:///{tmp_path / 'audit.db'}")
+    async with running(open_test_ledger(tmp_path, database)) as writer:
         await writer.append(entry(b"before"))
         page_limit[0] = 1
         for number in range(3):
             with pytest.raises(Unavailable):
-                await writer.append(entry(bytes(100_000) + b"%d" % number))
+                await writer.append(entry(os.urandom(100_000) + b"%d" % number))
         page_limit[0] = 1 << 30
         await writer.append(entry(b"after"))
-    bodies = [body for story in store.iter_calls() for body in story.payloads.values()]
+    bodies = [body for story in AuditStore(database).iter_calls() for body in story.payloads.values()]
     assert sorted(bodies) == [b"after", b"before"]
     assert [record.message for record in caplog.records if record.name == "holdfast.audit.writer"] == [
         "the audit record cannot be written, calls get 503 until it can: "
@@ -272,8 +325,8 @@ async def test_a_full_disk_refuses_calls_until_there_is_room_again(
 
 ACKNOWLEDGING = """
 import asyncio, sys
-from audit.entries import entry
-from holdfast.audit.store import AuditStore
+from pathlib import Path
+from audit.entries import entry, open_test_ledger
 from holdfast.audit.writer import AuditWriter
 from holdfast.database import Database
 
@@ -284,8 +337,8 @@ async def produce(writer, name):
         print(item.record.call, flush=True)
 
 async def main():
-    store = AuditStore(Database.open(sys.argv[1]))
-    writer = AuditWriter(store, capacity=1000, deadline_seconds=60, lag_limit_bytes=1)
+    ledger = open_test_ledger(Path(sys.argv[2]), Database.open(sys.argv[1]))
+    writer = AuditWriter(ledger, capacity=1000, deadline_seconds=60, lag_limit_bytes=1)
     writer.start()
     await asyncio.gather(*(produce(writer, name) for name in range(8)))
 
@@ -297,7 +350,7 @@ asyncio.run(main())
 def test_a_killed_process_loses_nothing_it_acknowledged(tmp_path: Path, acknowledged: int) -> None:
     file = tmp_path / "audit.db"
     process = subprocess.Popen(
-        [sys.executable, "-c", ACKNOWLEDGING, f"sqlite:///{file}"],
+        [sys.executable, "-c", ACKNOWLEDGING, f"sqlite:///{file}", str(tmp_path)],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(TESTS)},
@@ -308,16 +361,18 @@ def test_a_killed_process_loses_nothing_it_acknowledged(tmp_path: Path, acknowle
     heard += [line for line in process.stdout if line.endswith("\n")]
     process.wait()
     with closing(sqlite3.connect(file)) as connection:
-        kept = {row[0] for row in connection.execute("SELECT call_id FROM records")}
+        kept = {row[0] for row in connection.execute("SELECT call_id FROM records WHERE call_id <> ''")}
         told = {row[0] for row in connection.execute("SELECT audit_id FROM calls")}
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert {line.strip() for line in heard} <= kept
     assert kept == told
 
 
-async def test_the_settings_say_how_much_may_wait_and_how_long(store: GatedStore) -> None:
+async def test_the_settings_say_how_much_may_wait_and_how_long(store: GatedStore, tmp_path: Path) -> None:
     store.gate.clear()
-    writer = open_writer(store, Audit(queue_records=1, deadline_seconds=0.05, stream_lag_bytes=1))
+    limits = {"queueRecords": 1, "deadlineSeconds": 0.05, "streamLagBytes": 1}
+    settings = make_world(tmp_path, {"audit": limits}).settings
+    writer = make_writer(settings, store)
     writer.start()
     try:
         overdue = asyncio.create_task(writer.append(entry(b"1")))

@@ -1,4 +1,4 @@
-"""`holdfast audit` over a small record written through AuditStore."""
+"""`holdfast audit` over a small record written through a ledger."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ runner = CliRunner()
 def world(tmp_path: Path) -> World:
     world = make_world(tmp_path)
     for entries in (allowed_call(1), held_call(2), refused_call(3), streamed_call(4)):
-        world.audit.write(entries)
+        world.ledger.write(entries)
     return world
 
 
@@ -88,7 +88,7 @@ def test_a_call_is_told_whole(world: World) -> None:
 
 
 def test_what_a_caller_sent_cannot_command_the_terminal(world: World) -> None:
-    world.audit.write(allowed_call(5, user_agent="kubectl\x1b[2J\u202e[red]", response=b"\x1b]0;title\x07 log"))
+    world.ledger.write(allowed_call(5, user_agent="kubectl\x1b[2J\u202e[red]", answer=b"\x1b]0;title\x07 log"))
     for output in ("table", "json", "yaml"):
         told = run(world, "show", "5", "-o", output).stdout
         assert not set("\x1b\x07\u202e") & set(told)

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from console.world import World, make_world
+from holdfast.audit.ledger import Ledger
 from holdfast.audit.record import Kind, decode
-from holdfast.audit.store import AuditStore
 from holdfast.console.server import Server, bind, configure, open_application, shown_url
 from holdfast.errors import Unavailable
 from holdfast.exchange import Hold, HoldState
@@ -21,6 +21,10 @@ from holdfast.exchange import Hold, HoldState
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from holdfast.audit.receipt import Receipt
+    from holdfast.audit.record import Entry
+    from holdfast.errors import HoldfastError
 
 
 @pytest.fixture
@@ -57,7 +61,7 @@ def bearer(token: str) -> dict[str, str]:
 def recorded_decisions(world: World, hold: Hold) -> list[tuple[str, str, str, str]]:
     with world.database.reading() as connection:
         rows = connection.exec_driver_sql("SELECT leaf FROM records WHERE call_id = ?", (hold.audit_id,)).scalars()
-        told = [decode(leaf) for leaf in rows]
+        told = [decode(leaf).record for leaf in rows]
     return [
         (record.identity.username, record.hold.state, record.hold.decided_by, record.hold.decision_reason)
         for record in told
@@ -198,10 +202,10 @@ async def test_when_the_record_cannot_be_written_nothing_is_decided(
 ) -> None:
     hold = world.add_hold()
 
-    def fail(self: AuditStore, batch: object) -> None:
+    def fail(self: Ledger, batch: object) -> None:
         raise Unavailable("the disk is full")
 
-    monkeypatch.setattr(AuditStore, "write", fail)
+    monkeypatch.setattr(Ledger, "write", fail)
     answer = await client.post(f"/v1/holds/{hold.id}/approve", headers=bearer(world.token("carol")))
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "1"
@@ -216,13 +220,14 @@ async def test_the_record_is_durable_before_the_hold_moves(
 ) -> None:
     hold = world.add_hold()
     states: list[HoldState] = []
-    write = AuditStore.write
+    write = Ledger.write
 
-    def watch(self: AuditStore, batch: list[object]) -> None:
-        write(self, batch)  # type: ignore[arg-type]
+    def watch(self: Ledger, batch: list[Entry]) -> list[Receipt | HoldfastError]:
+        written = write(self, batch)
         states.append(world.holds.get(hold.id).state)
+        return written
 
-    monkeypatch.setattr(AuditStore, "write", watch)
+    monkeypatch.setattr(Ledger, "write", watch)
     await client.post(f"/v1/holds/{hold.id}/approve", headers=bearer(world.token("carol")))
     assert states == [HoldState.PENDING]
     assert world.holds.get(hold.id).state is HoldState.APPROVED

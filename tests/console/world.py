@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from audit.entries import open_test_ledger
 from holdfast.approval.hold import hold_id
 from holdfast.approval.store import HoldStore
 from holdfast.audit.store import AuditStore
@@ -16,6 +18,9 @@ from holdfast.database import Database
 from holdfast.exchange import Approvers, AuditID, Hold, HoldState
 from holdfast.identity.dev_issuer import DevIssuer
 from holdfast.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from holdfast.audit.ledger import Ledger
 
 ISSUER = "https://issuer.test"
 SETTINGS = """
@@ -79,6 +84,11 @@ class World:
     def audit(self) -> AuditStore:
         return AuditStore(self.database)
 
+    @cached_property
+    def ledger(self) -> Ledger:
+        """Another replica's, so that the gateway and the console of these settings can run beside it."""
+        return open_test_ledger(self.folder, self.database, replica="other")
+
     def token(self, user: str, *groups: str) -> str:
         return self.issuer.mint(user, groups)
 
@@ -115,8 +125,8 @@ class World:
         return hold
 
 
-def make_world(folder: Path) -> World:
-    """Write settings, certificates, keys and policy."""
+def make_world(folder: Path, more: dict[str, object] | None = None) -> World:
+    """Write settings (JSON is YAML, so `more` of them are lines too), certificates, keys and policy."""
     issuer = DevIssuer(ISSUER)
     authority = make_authority("test CA", now=datetime.now(UTC))
     pair = authority.issue("holdfast", hosts=("127.0.0.1", "localhost"), now=datetime.now(UTC))
@@ -124,7 +134,7 @@ def make_world(folder: Path) -> World:
     write_private(folder / "listener.crt", pair.certificate_pem)
     write_private(folder / "listener.key", pair.key_pem)
     contents = {
-        "holdfast.yaml": SETTINGS,
+        "holdfast.yaml": SETTINGS + "".join(f"{key}: {json.dumps(value)}\n" for key, value in (more or {}).items()),
         "policy.yaml": POLICY,
         "policy.cases.yaml": CASES,
         "jwks.json": json.dumps(issuer.jwks()),

@@ -1,10 +1,11 @@
-"""Calls as the gateway records them, ready for AuditStore.write."""
+"""Calls as the gateway records them, ready for the ledger."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from audit.entries import request, response
 from holdfast.audit.record import (
     Answer,
     Call,
@@ -17,7 +18,6 @@ from holdfast.audit.record import (
     Refusal,
     Ruling,
     Timing,
-    describe_payload,
     timestamp,
 )
 from holdfast.exchange import AuditID
@@ -42,7 +42,7 @@ def record(number: int, kind: Kind, **fields: Any) -> Record:
 
 
 def allowed_call(
-    number: int, *, user_agent: str = "kubectl/v1.33", response: bytes = b'{"kind": "PodList"}'
+    number: int, *, user_agent: str = "kubectl/v1.33", answer: bytes = b'{"kind": "PodList"}'
 ) -> list[Entry]:
     uri = "/api/v1/namespaces/web/pods?limit=500"
     outcome = record(
@@ -51,27 +51,22 @@ def allowed_call(
         what=Call("GET", uri, "list", "", "v1", "pods", "", "web", "", True),
         client=Client("10.0.0.7", user_agent, "kubectl get", "session-1"),
         decision=Ruling("allow", "read-pods", masks={"log-secrets": 2}),
-        response=Answer(200, "application/json", len(response)),
-        response_body=describe_payload(response, "application/json"),
+        response=Answer(200, "application/json", len(answer)),
     )
-    return [Entry(outcome, (response,))]
+    return [Entry(outcome, response(answer))]
 
 
 def held_call(number: int, decision: Held = APPROVED) -> list[Entry]:
     body, answer = b'{"propagationPolicy": "Background"}', b'{"status": "Success"}'
     call = Call("DELETE", "/api/v1/namespaces/shop", "delete", "", "v1", "namespaces", "", "shop", "shop", True)
     parts = {"what": call, "decision": Ruling("hold", "delete-namespace", "it takes everything along")}
-    request = describe_payload(body, "application/json")
-    response = describe_payload(answer, "application/json")
     approved = record(number, Kind.DECISION, identity=BOB, timing=None, hold=decision)
-    outcome = record(
-        number, Kind.OUTCOME, **parts, hold=RELEASED, response=Answer(200, "application/json"), response_body=response
-    )
+    outcome = record(number, Kind.OUTCOME, **parts, hold=RELEASED, response=Answer(200, "application/json"))
     return [
         Entry(record(number, Kind.HOLD, **parts, hold=PENDING)),
         Entry(approved),
-        Entry(record(number, Kind.INTENT, **parts, hold=RELEASED, request_body=request), (body,)),
-        Entry(outcome, (answer,)),
+        Entry(record(number, Kind.INTENT, **parts, hold=RELEASED), request(body)),
+        Entry(outcome, response(answer)),
     ]
 
 
@@ -91,11 +86,7 @@ def streamed_call(number: int) -> list[Entry]:
     parts = {"what": call, "decision": Ruling("allow", "read-pods"), "response": Answer(200, "text/plain")}
     lines = (b"line one\n", b"line two\n")
     pieces = [
-        Entry(
-            record(number, Kind.CHUNK, identity=None, bytes_down=9, response_body=describe_payload(line, "text/plain")),
-            (line,),
-        )
-        for line in lines
+        Entry(record(number, Kind.CHUNK, identity=None, bytes_down=9), response(line, "text/plain")) for line in lines
     ]
     opened = Entry(record(number, Kind.OPEN, **parts, streamed=True))
     return [opened, *pieces, Entry(record(number, Kind.OUTCOME, **parts, streamed=True, bytes_down=18))]

@@ -31,14 +31,10 @@ HOLD = Ruling("hold", "delete-namespace")
 
 def tell(entries: Sequence[Entry]) -> CallStory:
     """The story that the store gives back for these entries."""
-    rows = [row for entry in entries if (row := call_row(entry.record)) is not None]
-    payloads = {name: body for entry in entries for name, body in zip(_names(entry), entry.payloads, strict=True)}
-    return CallStory(rows[-1], tuple(entry.record for entry in entries), payloads)
-
-
-def _names(entry: Entry) -> list[str]:
-    parts = (entry.record.request_body, entry.record.response_body)
-    return [part.sha256 for part in parts if part is not None and part.sha256]
+    told = tuple(entry.complete() for entry in entries)
+    rows = [row for record in told if (row := call_row(record)) is not None]
+    payloads = {body.commitment: body.content for entry in entries for body in entry.bodies}
+    return CallStory(rows[-1], told, payloads)
 
 
 def denied_by_person() -> list[Entry]:
@@ -127,6 +123,12 @@ def test_a_body_that_is_not_stored_says_why() -> None:
     assert show_body(response_body(story)) == "(not stored: not JSON)"
 
 
+def test_a_body_that_was_erased_says_so() -> None:
+    story = tell(allowed_call(1))
+    erased = CallStory(story.call, story.records, {})
+    assert show_body(response_body(erased)) == "(not stored: erased)"
+
+
 @pytest.mark.parametrize(
     ("content", "shown"),
     [
@@ -142,7 +144,7 @@ def test_a_body_is_shown_as_what_it_is(content: bytes, shown: str) -> None:
 
 def test_bytes_that_are_no_text_are_exported_whole() -> None:
     payload = b"\xff\x00"
-    exported = export_story(tell(allowed_call(1, response=payload)))
+    exported = export_story(tell(allowed_call(1, answer=payload)))
     assert exported["response"]["content"] == {"base64": "/wA="}
     assert exported["call"]["auditID"] == audit_id(1)
     assert exported["call"]["apiGroup"] == ""

@@ -45,11 +45,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """Who writes: the names that its logs carry, and when a log has had enough records."""
+    """Who writes: the names that its logs carry, and when a log has had enough records.
+
+    `role` is one of `keys.ROLES`; `name` is what the logs are called by.
+    """
 
     cluster: str
     replica: str
     epoch_records: int
+    role: str = ""
+
+    @property
+    def name(self) -> str:
+        """The replica's name in its logs."""
+        return self.replica + self.role
 
 
 def read_clock() -> Clock:
@@ -101,7 +110,7 @@ class Ledger:
         self._key = self._load_key(self._clock())
         remembered = self._head_file.load() if self._head_file else None
         gap = self._head_file.read_gap() if self._head_file else ""
-        last = self._store.last_log(self._writer.replica)
+        last = self._store.last_log(self._writer.name)
         head = self._check(last, None if gap else remembered)
         if last is not None and head is not None and remembered is not None and not gap and self._goes_on(last):
             self._row, self._head = last, head
@@ -201,14 +210,14 @@ class Ledger:
     def _begin(self, last: LogRow | None, gap: str = "") -> None:
         clock = self._clock()
         epoch = last.epoch + 1 if last is not None else 1
-        origin = Origin(KeyName(f"holdfast/{self._writer.cluster}/{self._writer.replica}/{epoch}"))
+        origin = Origin(KeyName(f"holdfast/{self._writer.cluster}/{self._writer.name}/{epoch}"))
         previous = bytes.fromhex(last.root) if last is not None else NO_HASH
         self._head = Head(origin, previous)
         empty = self._head.checkpoint()
         row = LogRow(
             id=0,
             origin=origin,
-            replica=self._writer.replica,
+            replica=self._writer.name,
             epoch=epoch,
             day=clock.day,
             certificate=self._key.certificate_note,
@@ -238,7 +247,7 @@ class Ledger:
         if not reason:
             return
         key = self._load_key(clock)
-        following = f"holdfast/{self._writer.cluster}/{self._writer.replica}/{self._row.epoch + 1}"
+        following = f"holdfast/{self._writer.cluster}/{self._writer.name}/{self._row.epoch + 1}"
         ending = [_rotation(clock, key)] if key.certificate_note != self._key.certificate_note else []
         if self._row.closed_at is None:
             self._commit([*ending, _closing(clock, reason, following)], closes=True)

@@ -22,8 +22,7 @@ def open_ledger(settings: Settings, database: Database, role: str = "", pieces: 
 
     A command's log is a new one each time, so it remembers nothing between two runs.
     """
-    replica = settings.replica_name + role
-    writer = Writer(settings.cluster, replica, settings.audit.epoch_records)
+    writer = Writer(settings.cluster, settings.replica_name, settings.audit.epoch_records, role)
     head_file = None if role == MAINTENANCE else HeadFile(settings.state_dir / f"audit{role}.head")
     ledger = Ledger(LedgerStore(database, pieces), KeyFolder(settings.key_folder), writer, head_file)
     try:
