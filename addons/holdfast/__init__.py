@@ -19,6 +19,7 @@ The path of one request, and the reading order:
     database      engine and transactions; brings the schema up to date with
     migrations    the schema, one Alembic revision after another
     certificates  a small authority for the listener, where none is given; what is wrong with a peer's certificate
+    metrics       figures for Prometheus
     hooks         one thin mitmproxy hook class per stage; fail_closed; `holdfast serve`; flowfile, the record as a
                   mitmproxy flow file
     replay        calls told as stories, from the record
@@ -26,7 +27,7 @@ The path of one request, and the reading order:
     cli           the `holdfast` command
 
 `cli` stands over `hooks | replay | console`, these over the stages (no stage imports another), those over
-`kube`, over `settings | database | certificates`, over `exchange`, over `errors`; import-linter keeps it so.
+`kube`, over `settings | database | certificates | metrics`, over `exchange`, over `errors`; import-linter keeps it so.
 Only `hooks` and `credential.layer` import mitmproxy; only `database`, the stores and `migrations` import SQLAlchemy
 and Alembic.
 """

@@ -155,6 +155,54 @@ class Payloads(Section):
         return self
 
 
+class Witness(Section):
+    """A C2SP witness, which cosigns a checkpoint only when the log has grown since the one before."""
+
+    url: str = Field(description="The witness's submission prefix.", pattern=r"^https?://")
+    public_key: str = Field(description="The witness's key, `NAME+ID+KEY`.")
+    certificate_authority: FilePath | None = Field(None, description="CA of the witness, PEM; else the system's.")
+
+
+class Bucket(Section):
+    """A bucket of an S3 server that was made with object lock."""
+
+    endpoint: str = Field(
+        "https://s3.amazonaws.com", description="URL of the S3 server.", pattern=r"^https?://[^/?#]+/?$"
+    )
+    bucket: str = Field(description="The bucket, made with object lock.")
+    prefix: str = Field("", description="Put before every object's name in the bucket.")
+    region: str = Field("us-east-1", description="The bucket's region.")
+    access_key_file: FilePath | None = Field(None, description="File with the access key; else from the environment.")
+    secret_key_file: FilePath | None = Field(None, description="File with the secret key; else from the environment.")
+    certificate_authority: FilePath | None = Field(None, description="CA of the S3 server, PEM; else the system's.")
+    retain_days: int = Field(400, gt=0, description="Nobody can remove a checkpoint before so many days have passed.")
+
+    @model_validator(mode="after")
+    def _key_pair(self) -> Bucket:
+        if (self.access_key_file is None) != (self.secret_key_file is None):
+            raise ValueError("accessKeyFile and secretKeyFile go together: give both or neither")
+        return self
+
+
+class Timestamp(Section):
+    """An RFC 3161 time-stamping authority."""
+
+    url: str = Field(description="Where the authority takes requests.", pattern=r"^https?://")
+    certificate_authority: FilePath = Field(description="CA of the certificate that signs its tokens, PEM.")
+    folder: FilePath = Field(description="Folder for checkpoints and their tokens.")
+
+
+class Anchors(Section):
+    """Where checkpoints go, so that who can write the database cannot change what they have seen."""
+
+    interval_seconds: float = Field(5.0, gt=0, description="How often new checkpoints are sent to the anchors.")
+    alarm_seconds: float = Field(60.0, gt=0, description="An anchor that lags by more is an error in the log.")
+    file: FilePath | None = Field(None, description="File that checkpoints are appended to; on another machine's disk.")
+    witnesses: tuple[Witness, ...] = Field((), description="Witnesses that cosign checkpoints.")
+    bucket: Bucket | None = Field(None, description="Bucket with object lock.")
+    timestamp: Timestamp | None = Field(None, description="Time-stamping authority.")
+
+
 class Audit(Section):
     """Where the record is kept."""
 
@@ -165,10 +213,18 @@ class Audit(Section):
         None, description="Folder of the keys that sign the record; `audit-keys` under stateDir when absent."
     )
     payloads: Payloads = Field(default_factory=Payloads)
+    anchors: Anchors = Field(default_factory=Anchors)
     epoch_records: int = Field(1_000_000, gt=0, description="A log is followed by the next after so many records.")
     queue_records: int = Field(5000, gt=0, description="Records that may wait for the writer before calls get 503.")
     deadline_seconds: float = Field(5.0, gt=0, description="A record that is not durable by then fails its call.")
     stream_lag_bytes: int = Field(4 << 20, gt=0, description="Unrecorded stream bytes before streams are slowed.")
+
+
+class Metrics(Section):
+    """Figures for Prometheus."""
+
+    host: str = Field("127.0.0.1", description="Address where `/metrics` is served, to anybody who asks.")
+    port: int | None = Field(None, ge=0, le=65535, description="TCP port of `/metrics`; not served when absent.")
 
 
 class Limits(Section):
@@ -200,6 +256,7 @@ class Settings(Section):
     policies: tuple[FilePath, ...] = Field(description="Policy files, composed.", min_length=1)
     approvals: Approvals = Field(default_factory=Approvals)
     audit: Audit = Field(default_factory=Audit)
+    metrics: Metrics = Field(default_factory=Metrics)
     limits: Limits = Field(default_factory=Limits)
 
     @property
