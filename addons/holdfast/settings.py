@@ -158,7 +158,7 @@ class Payloads(Section):
 class Witness(Section):
     """A C2SP witness, which cosigns a checkpoint only when the log has grown since the one before."""
 
-    url: str = Field(description="The witness's submission prefix.", pattern=r"^https?://")
+    url: str = Field(description="The witness's submission prefix.", pattern=r"^https?://[^@]+$")
     public_key: str = Field(description="The witness's key, `NAME+ID+KEY`.")
     certificate_authority: FilePath | None = Field(None, description="CA of the witness, PEM; else the system's.")
 
@@ -167,7 +167,7 @@ class Bucket(Section):
     """A bucket of an S3 server that was made with object lock."""
 
     endpoint: str = Field(
-        "https://s3.amazonaws.com", description="URL of the S3 server.", pattern=r"^https?://[^/?#]+/?$"
+        "https://s3.amazonaws.com", description="URL of the S3 server.", pattern=r"^https?://[^/?#@]+/?$"
     )
     bucket: str = Field(description="The bucket, made with object lock.")
     prefix: str = Field("", description="Put before every object's name in the bucket.")
@@ -187,7 +187,7 @@ class Bucket(Section):
 class Timestamp(Section):
     """An RFC 3161 time-stamping authority."""
 
-    url: str = Field(description="Where the authority takes requests.", pattern=r"^https?://")
+    url: str = Field(description="Where the authority takes requests.", pattern=r"^https?://[^@]+$")
     certificate_authority: FilePath = Field(description="CA of the certificate that signs its tokens, PEM.")
     folder: FilePath = Field(description="Folder for checkpoints and their tokens.")
 

@@ -1,0 +1,252 @@
+"""Gives new checkpoints to every anchor, in the background, and says how far each of them lags.
+
+One thread looks at the logs every few seconds and tells the anchors what is new; each anchor publishes on a thread
+of its own, so one that fails or hangs holds up neither the others nor the event loop. What could not be published
+is tried again at the next look: by then a later checkpoint of the log may have taken its place, which covers it. A
+log that has ended is kept in mind until its last checkpoint is anchored.
+
+The lag of an anchor is the age of the oldest record that it has not seen, reckoned from the look before the one that
+found the record: too much by at most one interval, never too little. The functions up to `is_overdue` decide; they
+take the time as a value.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Protocol
+
+from holdfast.audit.checkpoint import Origin, parse_checkpoint
+
+CLOSE_SECONDS = 15.0
+"""How long the anchors get to take the last checkpoints when the process ends."""
+
+log = logging.getLogger(__name__)
+
+
+class Anchor(Protocol):
+    """A place outside the database that remembers checkpoints."""
+
+    name: str
+
+    def publish(self, note: str) -> None:
+        """Return when the anchor has the signed checkpoint for good; blocking. Raises HoldfastError."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorState:
+    """How one anchor is doing: `last_error` is empty when the last try succeeded, `failures` counts the others."""
+
+    name: str
+    lag_seconds: float
+    last_success: datetime | None
+    last_error: str
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogProgress:
+    """The latest checkpoint of one log, and since when the anchor lacks it; None when it has it."""
+
+    size: int
+    note: str
+    behind_since: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far one anchor is with all logs, as of the look at `observed_at`."""
+
+    logs: Mapping[Origin, LogProgress] = field(default_factory=dict)
+    observed_at: float = 0.0
+
+
+def observe(progress: Progress, notes: Iterable[str], now: float) -> Progress:
+    """Take in the latest checkpoints of the logs. One that is smaller than the one before changes nothing."""
+    kept = {origin: known for origin, known in progress.logs.items() if known.behind_since is not None}
+    for note in notes:
+        checkpoint, _ = parse_checkpoint(note)
+        known = progress.logs.get(checkpoint.origin)
+        if known is None:
+            known = LogProgress(checkpoint.size, note, behind_since=now)
+        elif note != known.note and checkpoint.size >= known.size:
+            since = progress.observed_at if known.behind_since is None else known.behind_since
+            known = LogProgress(checkpoint.size, note, since)
+        kept[checkpoint.origin] = known
+    return Progress(kept, now)
+
+
+def list_due(progress: Progress) -> list[tuple[Origin, str]]:
+    """What the anchor lacks, the one it has lacked for longest first."""
+    behind = [(origin, known) for origin, known in progress.logs.items() if known.behind_since is not None]
+    return [(origin, known.note) for origin, known in sorted(behind, key=lambda entry: entry[1].behind_since or 0.0)]
+
+
+def settle(progress: Progress, origin: Origin, note: str, observed_at: float) -> Progress:
+    """Note that the anchor has a checkpoint, which was the latest of its log in the look at `observed_at`."""
+    known = progress.logs[origin]
+    since = None if known.note == note else observed_at
+    return replace(progress, logs={**progress.logs, origin: replace(known, behind_since=since)})
+
+
+def find_lag(progress: Progress, now: float) -> float:
+    """The age in seconds of the oldest record that the anchor lacks; 0 when it lacks none."""
+    since = [known.behind_since for known in progress.logs.values() if known.behind_since is not None]
+    return now - min(since, default=now)
+
+
+def is_overdue(progress: Progress, now: float, alarm_seconds: float) -> bool:
+    """Whether the anchor lags by more than it may."""
+    return find_lag(progress, now) > alarm_seconds
+
+
+class Publisher:
+    """Publishes from threads until it is closed. `latest` returns the latest signed checkpoint of each log.
+
+    `latest` is called from a thread. It must return a log that has ended until the look after its end.
+    """
+
+    def __init__(
+        self,
+        latest: Callable[[], Sequence[str]],
+        anchors: Sequence[Anchor],
+        *,
+        interval_seconds: float,
+        alarm_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._latest = latest
+        self._tracks = [_Track(anchor, alarm_seconds, clock) for anchor in anchors]
+        self._interval = interval_seconds
+        self._stopping = threading.Event()
+        self._failing = False
+        self._thread = threading.Thread(target=self._run, name="holdfast-anchors", daemon=True)
+
+    def start(self) -> None:
+        """Start the threads; none where there is no anchor."""
+        if self._tracks:
+            self._thread.start()
+            for track in self._tracks:
+                track.thread.start()
+
+    def states(self) -> tuple[AnchorState, ...]:
+        """How the anchors are doing."""
+        return tuple(track.state() for track in self._tracks)
+
+    def stop(self) -> None:
+        """Publish what there is now and end; blocks for `CLOSE_SECONDS` at most."""
+        self._stopping.set()
+        give_up = time.monotonic() + CLOSE_SECONDS
+        threads = [self._thread, *(track.thread for track in self._tracks)] if self._tracks else []
+        for thread in threads:
+            thread.join(max(0.0, give_up - time.monotonic()))
+        for state in self.states():
+            if state.lag_seconds:
+                log.error("the anchor %s has not got the last checkpoints: %s", state.name, state.last_error)
+
+    async def close(self) -> None:
+        """`stop`, without keeping the event loop."""
+        await asyncio.to_thread(self.stop)
+
+    def _run(self) -> None:
+        self._look()
+        while not self._stopping.wait(self._interval):
+            self._look()
+        self._look()
+        for track in self._tracks:
+            track.end()
+
+    def _look(self) -> None:
+        notes: Sequence[str] | None = None
+        try:
+            notes = self._latest()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the thread must live, and the alarms with it
+            if not self._failing:
+                log.warning("the latest checkpoints cannot be read, none is anchored: %s", error)
+        self._failing = notes is None
+        for track in self._tracks:
+            track.look(notes)
+
+
+class _Track:
+    """One anchor with its thread. `look` and `state` may be called from any thread."""
+
+    def __init__(self, anchor: Anchor, alarm_seconds: float, clock: Callable[[], float]) -> None:
+        self.thread = threading.Thread(target=self._run, name=f"holdfast-anchor-{anchor.name}", daemon=True)
+        self._anchor = anchor
+        self._alarm_seconds = alarm_seconds
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._awake = threading.Event()
+        self._ending = False
+        self._progress = Progress()
+        self._alarmed = False
+        self._last_success: datetime | None = None
+        self._last_error = ""
+        self._failures = 0
+
+    def look(self, notes: Sequence[str] | None) -> None:
+        """Take in the latest checkpoints, where they could be read, and see whether the anchor lags too far."""
+        with self._lock:
+            now = self._clock()
+            if notes is not None:
+                self._progress = observe(self._progress, notes, now)
+            self._sound_alarm(now)
+        self._awake.set()
+
+    def end(self) -> None:
+        """Let the thread end when it has tried everything once more."""
+        self._ending = True
+        self._awake.set()
+
+    def state(self) -> AnchorState:
+        """A snapshot."""
+        with self._lock:
+            lag = find_lag(self._progress, self._clock())
+            return AnchorState(self._anchor.name, lag, self._last_success, self._last_error, self._failures)
+
+    def _sound_alarm(self, now: float) -> None:
+        overdue = is_overdue(self._progress, now, self._alarm_seconds)
+        if overdue and not self._alarmed:
+            lag = find_lag(self._progress, now)
+            log.error(
+                "the anchor %s lags by %.0f s: %s", self._anchor.name, lag, self._last_error or "it does not answer"
+            )
+        elif self._alarmed and not overdue:
+            log.error("the anchor %s has caught up", self._anchor.name)
+        self._alarmed = overdue
+
+    def _run(self) -> None:
+        ending = False
+        while not ending:
+            self._awake.wait()
+            self._awake.clear()
+            ending = self._ending
+            with self._lock:
+                due, observed_at = list_due(self._progress), self._progress.observed_at
+            for origin, note in due:
+                self._publish(origin, note, observed_at)
+
+    def _publish(self, origin: Origin, note: str, observed_at: float) -> None:
+        try:
+            self._anchor.publish(note)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the thread must live and try again
+            self._note_failure(error)
+            return
+        with self._lock:
+            self._progress = settle(self._progress, origin, note, observed_at)
+            self._last_success = datetime.now(UTC)
+            self._last_error = ""
+            self._sound_alarm(self._clock())
+
+    def _note_failure(self, error: Exception) -> None:
+        with self._lock:
+            if not self._last_error:
+                log.warning("the anchor %s failed, it is tried again: %s", self._anchor.name, error)
+            self._last_error = str(error) or type(error).__name__
+            self._failures += 1
