@@ -5,19 +5,31 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from holdfast.audit.payload import decompress
 from holdfast.identity.dev_issuer import DevIssuer
 
 POLICIES = Path(__file__).parents[1] / "policies"
 ISSUER = "https://issuer.test"
 AUDIENCE = "holdfast"
+
+
+def read_stored(database: Path) -> dict[str, bytes]:
+    """All that an audit database keeps, by place: its files as they are, and every payload piece decompressed."""
+    kept = {str(file): file.read_bytes() for file in database.parent.glob(f"{database.name}*")}
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        for day, digest, codec, body in connection.execute("SELECT day, sha256, codec, body FROM blobs"):
+            kept[f"{database} blob {day} {digest}"] = decompress(codec, body)
+    return kept
 
 
 @dataclass

@@ -110,9 +110,9 @@ def test_a_connection_that_does_not_take_a_setting_is_refused(file: Path, monkey
 
 def test_opening_again_keeps_what_is_there(file: Path) -> None:
     with Database.open(url_of(file)).writing() as connection:
-        connection.execute(text("INSERT INTO payloads VALUES ('k', 1, x'00')"))
+        connection.execute(text("INSERT INTO blobs VALUES ('2026-03-01', 'k', 1, 'raw', x'00')"))
     with Database.open(url_of(file), create=False).reading() as connection:
-        assert connection.execute(text("SELECT count(*) FROM payloads")).scalar() == 1
+        assert connection.execute(text("SELECT count(*) FROM blobs")).scalar() == 1
 
 
 def test_opening_waits_for_another_process_that_is_making_the_same_database(file: Path) -> None:
@@ -226,10 +226,10 @@ def test_a_read_only_database_reads_and_never_writes(file: Path) -> None:
 def test_reading_sees_one_state_while_others_write(file: Path) -> None:
     database = Database.open(url_of(file))
     with database.reading() as reader:
-        count = text("SELECT count(*) FROM payloads")
+        count = text("SELECT count(*) FROM blobs")
         before = reader.execute(count).scalar()
         with database.writing() as writer:
-            writer.execute(text("INSERT INTO payloads VALUES ('k', 1, x'00')"))
+            writer.execute(text("INSERT INTO blobs VALUES ('2026-03-01', 'k', 1, 'raw', x'00')"))
         assert reader.execute(count).scalar() == before
 
 
@@ -238,13 +238,13 @@ def test_a_failed_block_leaves_nothing_behind(file: Path) -> None:
 
     def write_and_fail() -> None:
         with database.writing() as connection:
-            connection.execute(text("INSERT INTO payloads VALUES ('k', 1, x'00')"))
+            connection.execute(text("INSERT INTO blobs VALUES ('2026-03-01', 'k', 1, 'raw', x'00')"))
             raise KeyError
 
     with pytest.raises(KeyError):
         write_and_fail()
     with database.reading() as connection:
-        assert connection.execute(text("SELECT count(*) FROM payloads")).scalar() == 0
+        assert connection.execute(text("SELECT count(*) FROM blobs")).scalar() == 0
 
 
 def test_no_disk_space_at_start_is_one_sentence(file: Path) -> None:

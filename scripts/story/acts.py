@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
-import os
 import shlex
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +18,13 @@ import httpx
 from mitmproxy.http import HTTPFlow
 from mitmproxy.io import FlowReader
 
+from holdfast.audit.payload import decompress
 from story.narrator import has
 from story.stage import AGENT, APPROVER, SECRET_VALUE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from story.narrator import Narrator
     from story.stage import Stage
 
@@ -228,11 +233,14 @@ class Story:
         ).strip()
 
     def _record_has(self, value: str) -> bool:
-        encoded = subprocess.run(["base64", "-w0"], input=value, capture_output=True, text=True).stdout
-        database = Path(self.stage.folder, "state")
-        return any(
-            needle.encode() in file.read_bytes()
-            for file in database.glob("audit.db*")
-            for needle in (value, encoded)
-            if os.access(file, os.R_OK)
-        )
+        encoded = base64.b64encode(value.encode())
+        return any(needle in content for content in self._kept() for needle in (value.encode(), encoded))
+
+    def _kept(self) -> Iterator[bytes]:
+        """The audit database's files as they are, and every payload in it decompressed."""
+        database = Path(self.stage.folder, "state", "audit.db")
+        for file in database.parent.glob("audit.db*"):
+            yield file.read_bytes()
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            for codec, body in connection.execute("SELECT codec, body FROM blobs"):
+                yield decompress(codec, body)

@@ -10,6 +10,7 @@ from attacks.conftest import POD_PATH, Target
 from attacks.mitmweb import MitmwebGateway
 from attacks.scripted_upstream import answer, send
 from recording_upstream import TOKEN
+from running import read_stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,11 +53,12 @@ def test_no_token_and_no_masked_value_is_ever_shown_logged_or_stored(make_target
         str(file): file.read_bytes() for file in web.folder.rglob("*") if file.is_file() and file != web.token_file
     }
     target.gateway.stop()
-    folder |= {str(file): file.read_bytes() for file in web.folder.rglob("*.db*")}
+    folder |= read_stored(web.database)
     folder |= {"flow file": web.flow_file.read_bytes(), "output": "".join(web.output).encode()}
     secrets = [token, half, TOKEN, VALUE, ENCODED, base64.b64encode(TOKEN.encode()).decode(), "subprotocol-token"]
     assert any(b"/secrets/s" in content for content in after.values())
     assert b"/secrets/s" in folder["flow file"]
+    assert any(b'"kind":"Secret"' in content for place, content in folder.items() if " blob " in place)
     for place, content in [*during.items(), *after.items(), *folder.items()]:
         for secret in secrets:
             assert secret.encode() not in content, f"{secret[:12]} is in {place}"

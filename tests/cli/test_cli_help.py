@@ -42,6 +42,8 @@ def test_the_commands_are_these() -> None:
         "audit list",
         "audit show",
         "audit export",
+        "audit reconcile",
+        "audit migrate-store",
         "policy check",
         "dev-issuer",
         "dev-issuer token",

@@ -22,6 +22,7 @@ from holdfast.credential.probe import REVIEW_PATH
 from holdfast.database import Database
 from holdfast.replay.story import latest, response_body
 from kubectl import Kubectl, find_versions
+from running import read_stored
 
 if TYPE_CHECKING:
     import subprocess
@@ -257,7 +258,8 @@ def test_a_secret_s_value_is_in_the_cluster_and_in_no_file_of_the_gateway(
     finished(record, Filters())
     stored = admin("get", "secret", user, "-n", NAMESPACE, "-o", "go-template={{.data.again | base64decode}}").stdout
     assert stored == written
-    kept = dict(contents(gateway.folder))
+    kept = dict(contents(gateway.folder)) | read_stored(gateway.database)
+    assert any(b'"kind":"SecretList"' in content for place, content in kept.items() if " blob " in place)
     assert {"state/audit.db", "state/audit.db-wal", "export.flows"} <= kept.keys()
     for value in (PASSWORD, written, LOGGED):
         for spelling in spellings(value):
@@ -281,7 +283,7 @@ def test_no_token_is_in_any_file_of_the_gateway_s_state_or_in_its_output(
     misplaced = ask(gateway, f"/api/v1/pods?token={token}", Cookie=f"session={token}")
     assert misplaced.status_code == 400
     assert finished(record, Filters(user=user))
-    kept = dict(contents(gateway.folder / "state"))
+    kept = dict(contents(gateway.folder / "state")) | read_stored(gateway.database)
     assert kept
     for secret in (token, gateway.upstream.token):
         signature = secret.rpartition(".")[2]

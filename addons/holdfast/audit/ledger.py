@@ -144,7 +144,7 @@ class Ledger:
         if reason and self._row.closed_at is None:
             with suppress(Unavailable):
                 self._settle_doubt()
-                self._commit([_closing(self._clock(), reason, "")], closes=True)
+                self._commit([_closing(self._clock(), reason)], closes=True)
         if self._head_file:
             self._head_file.close()
 
@@ -209,7 +209,9 @@ class Ledger:
 
     def _begin(self, last: LogRow | None, gap: str = "") -> None:
         clock = self._clock()
-        epoch = last.epoch + 1 if last is not None else 1
+        # Not always the epoch after `last`: another process may have begun logs under our name.
+        latest = self._store.last_log(self._writer.name)
+        epoch = latest.epoch + 1 if latest is not None else 1
         origin = Origin(KeyName(f"holdfast/{self._writer.cluster}/{self._writer.name}/{epoch}"))
         previous = bytes.fromhex(last.root) if last is not None else NO_HASH
         self._head = Head(origin, previous)
@@ -247,10 +249,9 @@ class Ledger:
         if not reason:
             return
         key = self._load_key(clock)
-        following = f"holdfast/{self._writer.cluster}/{self._writer.name}/{self._row.epoch + 1}"
         ending = [_rotation(clock, key)] if key.certificate_note != self._key.certificate_note else []
         if self._row.closed_at is None:
-            self._commit([*ending, _closing(clock, reason, following)], closes=True)
+            self._commit([*ending, _closing(clock, reason)], closes=True)
         self._ended_note = self._note
         self._key = key
         self._begin(self._row)
@@ -331,8 +332,8 @@ def _heartbeat(clock: Clock, start: Start | None = None) -> Entry:
     return Entry(Record(kind=Kind.HEARTBEAT, at=clock.time, start=start))
 
 
-def _closing(clock: Clock, reason: str, next_log: str) -> Entry:
-    return Entry(Record(kind=Kind.CLOSE, at=clock.time, close=Closing(reason, next_log)))
+def _closing(clock: Clock, reason: str) -> Entry:
+    return Entry(Record(kind=Kind.CLOSE, at=clock.time, close=Closing(reason)))
 
 
 def _rotation(clock: Clock, key: EpochKey) -> Entry:

@@ -16,7 +16,7 @@ does not know how the call ended. The log itself speaks in records that belong t
     peer       what the other logs of the database were like at this moment
     redact     payloads, or all of a closed log but its leaf hashes, are about to be erased; by whom and why
     rotate     the next log is signed with another key
-    close      the last record of a log, and which one goes on
+    close      the last record of a log
 
 A leaf, the unit of the log's Merkle tree (see `tree`), is the UTF-8 JSON (RFC 8785) of an envelope around one record:
 
@@ -211,10 +211,9 @@ class Rotation(Part, frozen=True):
 
 
 class Closing(Part, frozen=True):
-    """Why a log ends, and the log that goes on."""
+    """Why a log ends."""
 
     reason: str
-    next_log: str = ""
 
 
 class Record(Part, frozen=True):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from heapq import merge
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, or_, select
@@ -104,13 +106,10 @@ class AuditStore:
             after = (page[-1].received_at, page[-1].audit_id)
 
     def _load_story(self, connection: Connection, row: CallRow) -> CallStory:
-        query = select(records.c.day, records.c.log, records.c.seq, records.c.leaf).where(
-            records.c.call_id == row.audit_id
-        )
         told: list[Record] = []
         found: dict[str, bytes] = {}
-        for day, log, seq, leaf in connection.execute(query.order_by(records.c.day, records.c.log, records.c.seq)):
-            record = decode(bytes(leaf)).record
+        for day, log, seq, leaf in _in_order(connection, row.audit_id):
+            record = decode(leaf).record
             told.append(record)
             for slot, payload in _payloads(record):
                 content = self._load_body(connection, day, log, seq, slot)
@@ -181,6 +180,15 @@ def _comes_after(position: Position) -> ColumnElement[bool]:
 
 def _call_rows(connection: Connection, query: Select[Any]) -> list[CallRow]:
     return [CallRow(**row) for row in connection.execute(query).mappings()]
+
+
+def _in_order(connection: Connection, audit_id: str) -> Iterator[tuple[str, int, int, bytes]]:
+    """Yield day, log, seq and leaf of a call's records: by seq within a log, by time between logs."""
+    query = select(records.c.day, records.c.log, records.c.seq, records.c.leaf, records.c.at)
+    query = query.where(records.c.call_id == audit_id).order_by(records.c.log, records.c.seq)
+    by_log = groupby(connection.execute(query).all(), key=lambda found: found.log)
+    for day, log, seq, leaf, _ in merge(*(list(found) for _, found in by_log), key=lambda found: found.at):
+        yield day, log, seq, bytes(leaf)
 
 
 def _reference(payload: Payload) -> str:
