@@ -81,6 +81,8 @@ class Gateway:
         self.holds = HoldStore(self.database)
         self.desk = HoldDesk(self.holds)
         self.pieces = open_pieces(settings.audit.payloads, settings.audit.deadline_seconds)
+        if self.pieces is not None:
+            self.pieces.check()
         self.ledger = open_ledger(settings, self.database, pieces=self.pieces)
         self.writer = make_writer(settings, self.ledger)
         self.wire = Wire(
