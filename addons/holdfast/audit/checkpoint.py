@@ -26,6 +26,7 @@ from holdfast.audit.note import (
     decode_base64,
     encode_base64,
     find_signature,
+    is_key_name,
     is_signed_by,
     parse_note,
     sign_note,
@@ -37,6 +38,8 @@ Origin = NewType("Origin", KeyName)
 
 _SIZE = re.compile(r"0|[1-9][0-9]{0,15}")
 TIMESTAMP_BYTES = 8
+LAST_SECOND = 253_402_300_799
+"""The end of the year 9999, in Unix seconds: no cosignature tells a later time, nor does a datetime."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ def parse_checkpoint(text: str) -> tuple[Checkpoint, Note]:
 def parse_checkpoint_text(text: str) -> Checkpoint:
     """Read the three lines that are signed. Raises BadNote."""
     lines = text.split("\n")
-    if len(lines) != 4 or lines[3] or not lines[0] or not _SIZE.fullmatch(lines[1]):
+    if len(lines) != 4 or lines[3] or not is_key_name(lines[0]) or not _SIZE.fullmatch(lines[1]):
         raise BadNote("a checkpoint is not written as it must be: expected an origin, a size and a root hash")
     return Checkpoint(Origin(KeyName(lines[0])), int(lines[1]), RootHash(_decode_hash(lines[2])))
 
@@ -97,7 +100,8 @@ def cosigned_at(note: Note, witness: Verifier) -> int | None:
         return None
     unix_seconds = int.from_bytes(signature.value[:TIMESTAMP_BYTES], "big")
     message = _cosigned(note.text, unix_seconds)
-    return unix_seconds if witness.verifies(message, signature.value[TIMESTAMP_BYTES:]) else None
+    is_good = unix_seconds <= LAST_SECOND and witness.verifies(message, signature.value[TIMESTAMP_BYTES:])
+    return unix_seconds if is_good else None
 
 
 def _cosigned(text: str, unix_seconds: int) -> bytes:

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hmac
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -42,7 +41,10 @@ KEY_TYPES = (ED25519, COSIGNATURE)
 KEY_ID_BYTES = 4
 LARGEST_NOTE = 64 << 10
 MOST_SIGNATURES = 64
-_NAME = re.compile(r"[^\s+]+")
+_NAME = re.compile(r"[^\s+\x00-\x1f\ud800-\udfff]+")
+_FORBIDDEN = re.compile(r"[\x00-\x09\x0b-\x1f\ud800-\udfff]")
+"""Control characters but the new line, and what is no character at all and has no UTF-8."""
+
 _SIGNATURE_PREFIX = "— "
 
 
@@ -122,19 +124,24 @@ def derive_key_id(name: str, key_type: int, public_key: bytes) -> bytes:
     return sha256(name.encode() + b"\n" + bytes([key_type]) + public_key).digest()[:KEY_ID_BYTES]
 
 
+def is_key_name(text: str) -> bool:
+    """Whether a key may be called so."""
+    return _NAME.fullmatch(text) is not None
+
+
 def key_name(text: str) -> KeyName:
-    """Check that a key may be called so. Raises ConfigurationError."""
-    if not _NAME.fullmatch(text) or not text.isprintable():
+    """Check what a key shall be called. Raises ConfigurationError."""
+    if not is_key_name(text) or not text.isprintable():
         raise ConfigurationError(f"{text!r} cannot name a key or a log: expected no white space and no '+'.")
     return KeyName(text)
 
 
 def parse_verifier(text: str) -> Verifier:
-    """Read a public key. Raises BadNote."""
-    name, _, rest = text.strip().partition("+")
+    """Read a public key, which may end its line. Raises BadNote."""
+    name, _, rest = text.removesuffix("\n").partition("+")
     key_id, _, encoded = rest.partition("+")
     key = decode_base64(encoded)
-    if not _NAME.fullmatch(name) or len(key) != 33 or key[0] not in KEY_TYPES:
+    if not is_key_name(name) or len(key) != 33 or key[0] not in KEY_TYPES:
         raise BadNote("this is not a public key: expected NAME+ID+KEY, as `holdfast audit keys show` prints it")
     verifier = Verifier(KeyName(name), key[1:], key[0])
     if verifier.key_id.hex() != key_id:
@@ -143,23 +150,25 @@ def parse_verifier(text: str) -> Verifier:
 
 
 def parse_signer(text: str) -> Signer:
-    """Read a private key. Raises BadNote, whose message holds nothing of the key."""
-    parts = text.strip().split("+", 4)
-    if len(parts) != 5 or parts[:2] != ["PRIVATE", "KEY"] or not _NAME.fullmatch(parts[2]):
+    """Read a private key, which may end its line. Raises BadNote, whose message holds nothing of the key."""
+    parts = text.removesuffix("\n").split("+", 4)
+    if len(parts) != 5 or parts[:2] != ["PRIVATE", "KEY"] or not is_key_name(parts[2]):
         raise BadNote("this is not a private key: expected PRIVATE+KEY+NAME+ID+SEED")
     seed = decode_base64(parts[4])
     if len(seed) != 33 or seed[0] not in KEY_TYPES:
         raise BadNote(f"private key {parts[2]} is not an Ed25519 key of 32 bytes")
     signer = Signer(KeyName(parts[2]), Ed25519PrivateKey.from_private_bytes(seed[1:]), seed[0])
-    if not hmac.compare_digest(signer.verifier.key_id.hex(), parts[3]):
+    if signer.verifier.key_id.hex() != parts[3]:
         raise BadNote(f"the key ID of private key {parts[2]} does not fit the key; it was not copied whole")
     return signer
 
 
 def sign_note(text: str, *signers: Signer) -> str:
-    """Return the note of `text` signed by all of `signers`. Raises BadNote when the text cannot be signed."""
+    """Return the note of `text` signed by all of `signers`. Raises BadNote when text or key are not for that."""
     if not _is_signable(text):
         raise BadNote("a note's text must end with a new line and hold no other control character")
+    if any(signer.key_type != ED25519 for signer in signers):
+        raise BadNote("a witness's key signs no notes; it cosigns checkpoints")
     return write_note(Note(text, tuple(signer.sign(text.encode()) for signer in signers)))
 
 
@@ -179,7 +188,7 @@ def parse_note(text: str) -> Note:
         raise BadNote(f"a note is longer than {LARGEST_NOTE} characters")
     body, mark, lines = text.rpartition("\n\n")
     signed = f"{body}\n"
-    if not mark or not _is_signable(signed) or not lines.endswith("\n"):
+    if not mark or not _is_signable(text):
         raise BadNote("this is not a signed note: expected a text, an empty line, and signature lines")
     signatures = tuple(parse_signature(line) for line in lines[:-1].split("\n"))
     if len(signatures) > MOST_SIGNATURES:
@@ -191,7 +200,7 @@ def parse_signature(line: str) -> Signature:
     """Read one signature line, without the new line at its end. Raises BadNote."""
     name, _, encoded = line.removeprefix(_SIGNATURE_PREFIX).partition(" ")
     value = decode_base64(encoded)
-    if not line.startswith(_SIGNATURE_PREFIX) or not _NAME.fullmatch(name) or len(value) <= KEY_ID_BYTES:
+    if not line.startswith(_SIGNATURE_PREFIX) or not is_key_name(name) or len(value) <= KEY_ID_BYTES:
         raise BadNote("a signature line of a note is not written as it must be")
     return Signature(KeyName(name), value[:KEY_ID_BYTES], value[KEY_ID_BYTES:])
 
@@ -206,12 +215,14 @@ def find_signature(note: Note, verifier: Verifier) -> Signature | None:
 
 def is_signed_by(note: Note, verifier: Verifier) -> bool:
     """Whether the note carries a good signature of this key over its text."""
+    if verifier.key_type != ED25519:
+        return False
     signature = find_signature(note, verifier)
     return signature is not None and verifier.verifies(note.text.encode(), signature.value)
 
 
 def _is_signable(text: str) -> bool:
-    return text.endswith("\n") and all(character >= " " or character == "\n" for character in text)
+    return text.endswith("\n") and _FORBIDDEN.search(text) is None
 
 
 def encode_base64(raw: bytes) -> str:

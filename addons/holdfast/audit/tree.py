@@ -66,6 +66,29 @@ class Frontier:
             node = hash_node(left, node)
         return RootHash(node)
 
+    def consistency_path(self, added: Sequence[LeafHash]) -> list[bytes]:
+        """The proof that the tree over what was added since begins with this one (RFC 6962 section 2.1.2).
+
+        Such a path needs nothing of this tree but its complete subtrees. Empty when this tree is, or nothing was
+        added.
+        """
+        if not self.size or not added:
+            return []
+        path: list[bytes] = []
+        subtrees = iter(self._subtrees)
+        low, high = 0, self.size + len(added)
+        while high != self.size:
+            middle = low + _split(high - low)
+            if self.size <= middle:
+                path.append(root_of(added[middle - self.size : high - self.size]))
+                high = middle
+            else:
+                path.append(next(subtrees))
+                low = middle
+        if low:
+            path.append(next(subtrees))
+        return path[::-1]
+
     def copy(self) -> Frontier:
         """A tree that grows on its own from here."""
         twin = Frontier()
@@ -74,12 +97,17 @@ class Frontier:
         return twin
 
 
-def root_of(leaf_hashes: Iterable[LeafHash]) -> RootHash:
-    """The root of the tree over these leaves, in order."""
+def frontier_of(leaf_hashes: Iterable[LeafHash]) -> Frontier:
+    """The tree over these leaves, in order, ready to grow."""
     frontier = Frontier()
     for leaf_hash in leaf_hashes:
         frontier.add(leaf_hash)
-    return frontier.root()
+    return frontier
+
+
+def root_of(leaf_hashes: Iterable[LeafHash]) -> RootHash:
+    """The root of the tree over these leaves, in order."""
+    return frontier_of(leaf_hashes).root()
 
 
 def inclusion_path(leaf_hashes: Sequence[LeafHash], index: int) -> list[bytes]:
@@ -109,26 +137,12 @@ def consistency_path(leaf_hashes: Sequence[LeafHash], old_size: int) -> list[byt
     """
     if not 0 <= old_size <= len(leaf_hashes):
         raise ValueError(f"a tree of {len(leaf_hashes)} has no prefix of {old_size}")
-    if old_size in {0, len(leaf_hashes)}:
-        return []
-    path: list[bytes] = []
-    low, high = 0, len(leaf_hashes)
-    while high != old_size:
-        middle = low + _split(high - low)
-        if old_size <= middle:
-            path.append(root_of(leaf_hashes[middle:high]))
-            high = middle
-        else:
-            path.append(root_of(leaf_hashes[low:middle]))
-            low = middle
-    if low:
-        path.append(root_of(leaf_hashes[low:high]))
-    return path[::-1]
+    return frontier_of(leaf_hashes[:old_size]).consistency_path(leaf_hashes[old_size:])
 
 
 def proves_inclusion(leaf_hash: LeafHash, index: int, size: int, path: Sequence[bytes], root: RootHash) -> bool:
     """Whether `path` shows that leaf `index` of the tree of `size` with this root is `leaf_hash`."""
-    if not 0 <= index < size:
+    if not 0 <= index < size or not _are_hashes(path):
         return False
     position, last, node = index, size - 1, bytes(leaf_hash)
     for sibling in path:
@@ -148,12 +162,14 @@ def proves_consistency(
     old_size: int, old_root: RootHash, new_size: int, new_root: RootHash, path: Sequence[bytes]
 ) -> bool:
     """Whether `path` shows that the tree of `new_size` begins with the tree of `old_size`."""
-    if not 0 <= old_size <= new_size:
+    if not 0 <= old_size <= new_size or not _are_hashes(path):
+        return False
+    if old_size == 0 and old_root != EMPTY_ROOT:
         return False
     if old_size == new_size:
         return not path and old_root == new_root
     if old_size == 0:
-        return not path and old_root == EMPTY_ROOT
+        return not path
     if not path:
         return False
     return _reached_roots(old_size, old_root, new_size, list(path)) == (old_root, new_root)
@@ -177,6 +193,11 @@ def _reached_roots(old_size: int, old_root: RootHash, new_size: int, path: list[
             new = hash_node(new, node)
         position, last = position >> 1, last >> 1
     return (old, new) if last == 0 else None
+
+
+def _are_hashes(path: Sequence[bytes]) -> bool:
+    """Whether each is as long as a hash: only then does a node's hash say where its left half ends."""
+    return all(len(node) == HASH_BYTES for node in path)
 
 
 def _split(size: int) -> int:
