@@ -30,6 +30,7 @@ from holdfast.audit.tree import hash_leaf
 from holdfast.audit.writer import BATCH_RECORDS, AuditWriter, Store
 from holdfast.database import Database
 from holdfast.errors import HoldfastError, Internal, Unavailable
+from holdfast.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -226,6 +227,26 @@ async def test_an_idle_writer_beats_and_a_closed_one_lets_go_of_its_store(
     assert store.closed
 
 
+async def test_what_is_committed_is_counted(store: GatedStore) -> None:
+    counted: list[int] = []
+    writer = AuditWriter(
+        store,
+        capacity=10,
+        deadline_seconds=60,
+        lag_limit_bytes=1,
+        committed=lambda records, seconds: counted.append(records),
+    )
+    writer.start()
+    await writer.append(entry())
+    store.broken = Unavailable("the disk is full")
+    with pytest.raises(Unavailable):
+        await writer.append(entry())
+    store.broken = None
+    await asyncio.gather(writer.append(entry()), writer.append(entry()))
+    await writer.close()
+    assert sum(counted) == 3
+
+
 async def test_a_heartbeat_that_cannot_be_recorded_refuses_no_call(
     store: GatedStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -372,7 +393,8 @@ async def test_the_settings_say_how_much_may_wait_and_how_long(store: GatedStore
     store.gate.clear()
     limits = {"queueRecords": 1, "deadlineSeconds": 0.05, "streamLagBytes": 1}
     settings = make_world(tmp_path, {"audit": limits}).settings
-    writer = make_writer(settings, store)
+    metrics = Metrics()
+    writer = make_writer(settings, store, metrics)  # type: ignore[arg-type]
     writer.start()
     try:
         overdue = asyncio.create_task(writer.append(entry(b"1")))

@@ -14,6 +14,7 @@ from holdfast.errors import ConfigurationError, Unavailable
 if TYPE_CHECKING:
     from holdfast.audit.store.ledger import PieceStore
     from holdfast.database import Database
+    from holdfast.metrics import Metrics
     from holdfast.settings import Settings
 
 
@@ -32,11 +33,14 @@ def open_ledger(settings: Settings, database: Database, role: str = "", pieces: 
     return ledger
 
 
-def make_writer(settings: Settings, ledger: Ledger) -> AuditWriter:
-    """Make the thread that writes an open ledger; its `start` is still to be called."""
-    return AuditWriter(
+def make_writer(settings: Settings, ledger: Ledger, metrics: Metrics) -> AuditWriter:
+    """Make the thread that writes an open ledger, watched by `metrics`; its `start` is still to be called."""
+    writer = AuditWriter(
         ledger,
         capacity=settings.audit.queue_records,
         deadline_seconds=settings.audit.deadline_seconds,
         lag_limit_bytes=settings.audit.stream_lag_bytes,
+        committed=metrics.count_commit,
     )
+    metrics.watch_queue(writer.queue_length)
+    return writer

@@ -80,11 +80,21 @@ class AuditWriter:
     """Takes entries on the event loop, writes them on a thread of its own.
 
     `capacity` bounds how many entries may wait, `deadline_seconds` how long one may, and `lag_limit_bytes` how
-    much of the running streams may be on its way before `wait_below_limit` makes their owners pause.
+    much of the running streams may be on its way before `wait_below_limit` makes their owners pause. `committed`
+    hears, on the writer's thread, of every batch that was made durable: how many records, in how many seconds.
     """
 
-    def __init__(self, store: Store, *, capacity: int, deadline_seconds: float, lag_limit_bytes: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        capacity: int,
+        deadline_seconds: float,
+        lag_limit_bytes: int,
+        committed: Callable[[int, float], None] = lambda records, seconds: None,
+    ) -> None:
         self._store = store
+        self._committed = committed
         self._capacity = capacity
         self._deadline = deadline_seconds
         self._lag_limit = lag_limit_bytes
@@ -100,6 +110,10 @@ class AuditWriter:
         self._thread = threading.Thread(target=self._run, name="holdfast-audit-writer", daemon=True)
         self.lag_bytes = 0
         """Bytes handed to `submit` that are not durable yet."""
+
+    def queue_length(self) -> int:
+        """How many records wait for the writer."""
+        return self._queue.qsize()
 
     def start(self) -> None:
         """Start the thread; call it on the event loop that `append` will be called on."""
@@ -213,6 +227,7 @@ class AuditWriter:
         return batch, True
 
     def _write(self, entries: list[Entry]) -> Sequence[Settled]:
+        began = time.monotonic()
         try:
             results = self._store.write(entries)
         except Exception as error:  # noqa: BLE001 - whatever it is, the thread must live and the calls must fail
@@ -222,6 +237,7 @@ class AuditWriter:
         if self._failing:
             log.warning("the audit record can be written again")
         self._failing = False
+        self._committed(len(entries), time.monotonic() - began)
         return results
 
     def _beat(self) -> None:

@@ -29,6 +29,7 @@ from holdfast.console.decisions import Decisions
 from holdfast.database import Database
 from holdfast.errors import ConfigurationError
 from holdfast.identity.authenticator import Authenticator
+from holdfast.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -86,7 +87,7 @@ async def open_application(settings: Settings, stack: contextlib.AsyncExitStack)
     stack.push_async_callback(authenticator.close)
     database = Database.open(settings.database_url)
     stack.callback(database.close)
-    writer = make_writer(settings, open_ledger(settings, database, CONSOLE))
+    writer = make_writer(settings, open_ledger(settings, database, CONSOLE), Metrics())
     writer.start()
     stack.push_async_callback(writer.close)
     decisions = Decisions(HoldStore(database), writer, lambda: datetime.now(UTC))

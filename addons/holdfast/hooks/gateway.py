@@ -29,6 +29,7 @@ from holdfast.hooks.taps import open_upgrade_tap
 from holdfast.identity.authenticator import Authenticator
 from holdfast.masking.fingerprint import Fingerprinter
 from holdfast.masking.plan import compile_plan
+from holdfast.metrics import Metrics, MetricsServer, serve_metrics
 from holdfast.policy.authorizer import Policy, load_policies
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Gateway:
         self.settings = settings
         self.replica = settings.replica_name
         self.authenticator = Authenticator(settings.identity)
+        self.metrics_server: MetricsServer | None = None
         self.is_started = False
         self._closing: asyncio.Task[None] | None = None
 
@@ -84,7 +86,8 @@ class Gateway:
         if self.pieces is not None:
             self.pieces.check()
         self.ledger = open_ledger(settings, self.database, pieces=self.pieces)
-        self.writer = make_writer(settings, self.ledger)
+        self.metrics = Metrics()
+        self.writer = make_writer(settings, self.ledger, self.metrics)
         self.wire = Wire(
             target=self.source.target,
             credential=self.source.current,
@@ -101,6 +104,8 @@ class Gateway:
         """Fetch the issuers' keys, try the credential, start the writer."""
         await self.authenticator.start()
         version = await probe_upstream(self.source)
+        if self.settings.metrics.port is not None:
+            self.metrics_server = serve_metrics(self.metrics, self.settings.metrics.host, self.settings.metrics.port)
         self.source.start()
         self.writer.start()
         self.is_started = True
@@ -122,6 +127,8 @@ class Gateway:
         await self.writer.close()
         if self.pieces is not None:
             self.pieces.close()
+        if self.metrics_server is not None:
+            await asyncio.to_thread(self.metrics_server.close)
         await self.source.close()
         await self.authenticator.close()
         self.database.close()
