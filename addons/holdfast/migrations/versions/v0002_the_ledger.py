@@ -84,6 +84,7 @@ def _create_records() -> None:
         sa.Column("at", CODE, nullable=False),
         sa.Column("leaf", sa.LargeBinary(), nullable=False),
         key=("day", "log", "seq"),
+        rowid=True,
     )
     op.create_index("records_by_call", "records", ["call_id"])
     _create_daily(
@@ -113,6 +114,7 @@ def _create_payloads() -> None:
         sa.Column("codec", CODE, nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=True),
         key=("day", "sha256"),
+        rowid=True,
     )
 
 
@@ -160,6 +162,7 @@ def _create_calls() -> None:
         sa.Column("id", CODE, nullable=False),
         sa.Column("caller", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "caller_claims",
@@ -167,17 +170,22 @@ def _create_calls() -> None:
         sa.Column("value", CODE, nullable=False),
         sa.Column("caller", CODE, nullable=False),
         sa.PrimaryKeyConstraint("name", "value", "caller"),
+        sqlite_with_rowid=False,
     )
 
 
-def _create_daily(name: str, *columns: sa.Column[Any], key: tuple[str, ...]) -> None:
-    """Make a table that grows: in Postgres partitioned by day, with one partition for days that have none."""
+def _create_daily(name: str, *columns: sa.Column[Any], key: tuple[str, ...], rowid: bool = False) -> None:
+    """Make a table that grows: in Postgres partitioned by day, with one partition for days that have none.
+
+    In SQLite its rows stand in the tree of the key itself, unless they are too long for that (`rowid`).
+    """
     op.create_table(
         name,
         sa.Column("day", CODE, nullable=False),
         *columns,
         sa.PrimaryKeyConstraint(*key),
         postgresql_partition_by=BY_DAY,
+        sqlite_with_rowid=rowid,
     )
     if op.get_bind().dialect.name == "postgresql":
         op.execute(f"CREATE TABLE {name}_other PARTITION OF {name} DEFAULT")
