@@ -169,7 +169,7 @@ class Bucket(Section):
     endpoint: str = Field(
         "https://s3.amazonaws.com", description="URL of the S3 server.", pattern=r"^https?://[^/?#@]+/?$"
     )
-    bucket: str = Field(description="The bucket, made with object lock.")
+    bucket: str = Field(description="The bucket, made with object lock.", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
     prefix: str = Field("", description="Put before every object's name in the bucket.")
     region: str = Field("us-east-1", description="The bucket's region.")
     access_key_file: FilePath | None = Field(None, description="File with the access key; else from the environment.")
