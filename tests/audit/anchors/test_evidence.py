@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from audit.anchors.authority import TimestampAuthority
@@ -145,15 +146,15 @@ def test_the_name_sorts_by_size_and_tells_histories_apart() -> None:
 
 
 @given(st.text(min_size=1, max_size=40))
+@example("../../etc")
+@example("/etc")
+@example("..")
+@example("a/./b")
+@example("a//b")
+@example(".hidden/x")
 def test_no_log_s_name_leads_out_of_the_folder(origin: str) -> None:
     path = checkpoint_path(Checkpoint(Origin(KeyName(origin)), 1, RootHash(b"\0" * 32)))
     assert not path.is_absolute()
-    assert ".." not in path.parts
-    assert path.suffix == ".checkpoint"
-
-
-@pytest.mark.parametrize("origin", ["../../etc", "/etc", "..", "a/./b", "a//b", ".hidden/x"])
-def test_names_that_a_path_would_read_otherwise_are_escaped(origin: str) -> None:
-    path = checkpoint_path(Checkpoint(Origin(KeyName(origin)), 1, RootHash(b"\0" * 32)))
-    assert not path.is_absolute()
     assert not any(part.startswith(".") for part in path.parts)
+    assert re.fullmatch(r"[A-Za-z0-9._:%/~-]+", str(path))
+    assert path.suffix == ".checkpoint"
