@@ -142,6 +142,15 @@ class Database:
             yield connection
 
     @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """One transaction that sees the same state for as long as it lasts. Raises Unavailable when the store fails."""
+        with _unavailable("read"), self._engine.connect() as connection:
+            if self.dialect == "postgresql":
+                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            with connection.begin():
+                yield connection
+
+    @contextmanager
     def writing(self) -> Iterator[Connection]:
         """One transaction, durable when the block has ended. Raises Unavailable when the store fails."""
         with _unavailable("written"), self._engine.connect() as connection:

@@ -40,7 +40,7 @@ def copy_record(source: Database, target: Database, copied: Callable[[str, int],
 
     Raises ConfigurationError when the target holds anything, Unavailable.
     """
-    with source.reading() as reader, target.writing() as writer:
+    with source.snapshot() as reader, target.writing() as writer:
         for table in metadata.sorted_tables:
             if writer.execute(select(table).limit(1)).first() is not None:
                 raise ConfigurationError("the database to copy to holds records already; expected an empty one.")
@@ -78,7 +78,7 @@ def _days(reader: Connection) -> list[str]:
 
 
 def _copy_table(reader: Connection, writer: Connection, table: Table, copied: Callable[[str, int], None]) -> None:
-    rows = reader.execution_options(stream_results=True).execute(select(table)).mappings()
+    rows = reader.execute(select(table), execution_options={"yield_per": PAGE}).mappings()
     for page in rows.partitions(PAGE):
         writer.execute(insert(table), [dict(row) for row in page])
         copied(table.name, len(page))
