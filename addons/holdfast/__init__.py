@@ -20,14 +20,16 @@ The path of one request, and the reading order:
     migrations    the schema, one Alembic revision after another
     certificates  a small authority for the listener, where none is given; what is wrong with a peer's certificate
     metrics       figures for Prometheus
+    serving       what the processes that serve HTTP of our own have in common
     hooks         one thin mitmproxy hook class per stage; fail_closed; `holdfast serve`; flowfile, the record as a
                   mitmproxy flow file
     replay        calls told as stories, from the record
     console       the approvals API, a process of its own
+    witness       cosigns the checkpoints of gateways elsewhere, a process of its own
     cli           the `holdfast` command
 
-`cli` stands over `hooks | replay | console`, these over the stages (no stage imports another), those over
-`kube`, over `settings | database | certificates | metrics`, over `exchange`, over `errors`; import-linter keeps it so.
-Only `hooks` and `credential.layer` import mitmproxy; only `database`, the stores and `migrations` import SQLAlchemy
-and Alembic.
+`cli` stands over `hooks | replay | console | witness`, these over the stages (no stage imports another), those over
+`kube`, over `settings | database | certificates | metrics | serving`, over `exchange`, over `errors`; import-linter
+keeps it so. Only `hooks` and `credential.layer` import mitmproxy; only `database`, the stores and `migrations` import
+SQLAlchemy and Alembic.
 """

@@ -45,6 +45,8 @@ def test_the_commands_are_these() -> None:
         "audit reconcile",
         "audit migrate-store",
         "policy check",
+        "witness serve",
+        "witness keys",
         "dev-issuer",
         "dev-issuer token",
     }

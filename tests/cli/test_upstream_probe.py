@@ -13,10 +13,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from holdfast.certificates import Authority, IssuedPair, make_authority, write_private
-from holdfast.console.server import Server, bind, configure
 from holdfast.credential.probe import probe_upstream
 from holdfast.credential.sources import Credential, CredentialSource, Target
 from holdfast.errors import ConfigurationError
+from holdfast.serving import Server, Service
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -67,9 +67,9 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         ) -> CredentialSource:
             write_private(tmp_path / "tls.crt", pair.certificate_pem)
             write_private(tmp_path / "tls.key", pair.key_pem)
-            config = configure(answering(version, review), tmp_path / "tls.crt", tmp_path / "tls.key")
-            server = Server(config, ignore_interrupt=True)
-            listener = stack.enter_context(bind("127.0.0.1", 0))
+            service = Service("the API server", "", tmp_path / "tls.crt", tmp_path / "tls.key")
+            server = Server(service.configure(answering(version, review)), ignore_interrupt=True)
+            listener = stack.enter_context(service.bind("127.0.0.1", 0))
             listener.listen()
             running = asyncio.create_task(server.serve(sockets=[listener]))
             stack.push_async_callback(asyncio.wait, [running])

@@ -14,9 +14,10 @@ import pytest
 from console.world import World, make_world
 from holdfast.audit.ledger import Ledger
 from holdfast.audit.record import Kind, decode
-from holdfast.console.server import Server, bind, configure, open_application, shown_url
+from holdfast.console.server import open_application
 from holdfast.errors import Unavailable
 from holdfast.exchange import Hold, HoldState
+from holdfast.serving import Server, Service
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -35,14 +36,14 @@ def world(tmp_path: Path) -> World:
 @asynccontextmanager
 async def serving(world: World) -> AsyncIterator[httpx.AsyncClient]:
     async with AsyncExitStack() as stack:
-        listener = stack.enter_context(bind("127.0.0.1", 0))
+        service = Service("the approvals API", "", world.folder / "listener.crt", world.folder / "listener.key")
+        listener = stack.enter_context(service.bind("127.0.0.1", 0))
         application = await open_application(world.settings, stack)
-        config = configure(application, world.folder / "listener.crt", world.folder / "listener.key")
-        server = Server(config, ignore_interrupt=True)
+        server = Server(service.configure(application), ignore_interrupt=True)
         listener.listen()
         running = asyncio.create_task(server.serve(sockets=[listener]))
         trust = ssl.create_default_context(cafile=world.folder / "ca.crt")
-        async with httpx.AsyncClient(base_url=shown_url(listener), verify=trust) as client:
+        async with httpx.AsyncClient(base_url=service.url(listener), verify=trust) as client:
             yield client
         server.stop()
         await running

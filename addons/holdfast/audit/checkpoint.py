@@ -71,9 +71,24 @@ def parse_checkpoint(text: str) -> tuple[Checkpoint, Note]:
 def parse_checkpoint_text(text: str) -> Checkpoint:
     """Read the three lines that are signed. Raises BadNote."""
     lines = text.split("\n")
-    if len(lines) != 4 or lines[3] or not is_key_name(lines[0]) or not _SIZE.fullmatch(lines[1]):
+    if len(lines) != 4 or lines[3] or not is_key_name(lines[0]):
         raise BadNote("a checkpoint is not written as it must be: expected an origin, a size and a root hash")
-    return Checkpoint(Origin(KeyName(lines[0])), int(lines[1]), RootHash(_decode_hash(lines[2])))
+    return Checkpoint(Origin(KeyName(lines[0])), parse_size(lines[1]), RootHash(decode_hash(lines[2])))
+
+
+def parse_size(text: str) -> int:
+    """Read the size of a tree. Raises BadNote."""
+    if not _SIZE.fullmatch(text):
+        raise BadNote("the size of a tree is not written as it must be: expected decimal digits, none of them needless")
+    return int(text)
+
+
+def decode_hash(text: str) -> bytes:
+    """Read a hash of a tree. Raises BadNote."""
+    raw = decode_base64(text)
+    if len(raw) != HASH_BYTES:
+        raise BadNote("a hash of a tree is not 32 bytes in base64")
+    return raw
 
 
 def open_checkpoint(text: str, verifier: Verifier) -> Checkpoint:
@@ -106,10 +121,3 @@ def cosigned_at(note: Note, witness: Verifier) -> int | None:
 
 def _cosigned(text: str, unix_seconds: int) -> bytes:
     return f"cosignature/v1\ntime {unix_seconds}\n{text}".encode()
-
-
-def _decode_hash(text: str) -> bytes:
-    raw = decode_base64(text)
-    if len(raw) != HASH_BYTES:
-        raise BadNote("a checkpoint's root hash is not 32 bytes in base64")
-    return raw

@@ -233,10 +233,10 @@ def parse_certificate(text: str, root: Verifier) -> Certificate:
     if not is_signed_by(note, root):
         raise BadNote(f"the certificate carries no good signature of the root key {root.name}")
     header, *lines = note.text[:-1].split("\n")
-    labels, values = zip(*(line.split(" ", 1) for line in lines if " " in line), strict=True) if lines else ((), ())
-    if header != HEADER or labels != _LABELS:
+    pairs = [line.partition(" ") for line in lines]
+    if header != HEADER or tuple(label for label, _, _ in pairs) != _LABELS:
         raise BadNote(f"a certificate is not written as it must be: expected {HEADER} and its five lines")
-    cluster, replicas, key, not_before, not_after = values
+    cluster, replicas, key, not_before, not_after = (value for _, _, value in pairs)
     certificate = Certificate(
         cluster, tuple(replicas.split(" ")), decode_base64(key), _parse_moment(not_before), _parse_moment(not_after)
     )

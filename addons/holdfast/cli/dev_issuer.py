@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from holdfast.cli.options import parse_address
 from holdfast.errors import BadRequest, ConfigurationError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def dev_issuer(
         return
     from holdfast.identity.dev_issuer import DevIssuer, serve_dev_issuer
 
-    host, port = _split_address(listen)
+    host, port = parse_address(listen)
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     _issue_certificate(_open_authority(state_dir), state_dir)
     issuer = DevIssuer()
@@ -88,13 +89,6 @@ def token(
     from holdfast.certificates import write_private
 
     write_private(file, minted.encode() + b"\n")
-
-
-def _split_address(listen: str) -> tuple[str, int]:
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise ConfigurationError(f"--listen: found {listen!r}; expected HOST:PORT, as 127.0.0.1:8445.")
-    return host.strip("[]"), int(port)
 
 
 def _open_authority(state_dir: Path) -> Authority:

@@ -37,6 +37,14 @@ def read_settings(config: Path | None) -> Settings:
     return load_settings(config)
 
 
+def parse_address(listen: str) -> tuple[str, int]:
+    """Read HOST:PORT, the value of --listen. Raises ConfigurationError."""
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ConfigurationError(f"--listen: found {listen!r}; expected HOST:PORT, as 127.0.0.1:8445.")
+    return host.strip("[]"), int(port)
+
+
 def parse_since(text: str, now: datetime) -> datetime:
     """Read an age (`90s`, `10m`, `2h`, `7d`, counted back from `now`) or an RFC 3339 time with its offset.
 

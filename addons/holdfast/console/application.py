@@ -21,8 +21,9 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
 from holdfast.console.views import render_hold
-from holdfast.errors import BadRequest, HoldfastError, Internal, TooLarge
+from holdfast.errors import BadRequest, HoldfastError, Internal
 from holdfast.exchange import HoldState
+from holdfast.serving import read_body
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -112,11 +113,7 @@ def _read_states(names: list[str]) -> frozenset[HoldState] | None:
 
 
 async def _read_statement(request: Request) -> Statement:
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST_BODY:
-            raise TooLarge(f"the body is longer than {LARGEST_BODY} bytes")
+    body = await read_body(request, LARGEST_BODY)
     if not body:
         return Statement()
     try:

@@ -51,7 +51,7 @@ def append_note(file: Path, note: str) -> None:
         finally:
             os.close(descriptor)
         if is_new:
-            _make_name_durable(file)
+            make_name_durable(file)
     except OSError as error:
         raise Unavailable(f"{file}: cannot be appended to: {error.strerror}") from error
     if written != len(line):
@@ -74,7 +74,8 @@ def read_notes(file: Path) -> Iterator[str]:
         raise ConfigurationError(f"{file}: cannot be read: {error.strerror}.") from error
 
 
-def _make_name_durable(file: Path) -> None:
+def make_name_durable(file: Path) -> None:
+    """Wait until the disk has the file's name in its folder. Raises OSError."""
     descriptor = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,0 +1,42 @@
+"""The witness as a process (see `holdfast.serving`)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from holdfast.serving import Service, serve
+from holdfast.witness.application import WitnessAPI
+from holdfast.witness.cosigning import Witness
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from holdfast.audit.note import KeyName
+    from holdfast.witness.state import WitnessFolder
+    from holdfast.witness.trust import Trust
+
+
+def run(
+    folder: WitnessFolder,
+    trust: Trust,
+    *,
+    name: KeyName | None,
+    host: str,
+    port: int,
+    certificate: Path | None,
+    private_key: Path | None,
+    ready: Callable[[str], None],
+) -> None:
+    """Serve until SIGTERM or SIGINT; `ready` gets the URL once it takes requests. `name` is what its key is called.
+
+    Raises ConfigurationError when the folder, the port or the certificate cannot be used.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    service = Service("the witness", "choose another with --listen", certificate, private_key)
+    with folder.locked(), service.bind(host, port) as listener:
+        witness = Witness(folder.open_key(name), trust, folder, lambda: datetime.now(UTC))
+        asyncio.run(serve(service, WitnessAPI(witness).application(), listener, ready))
