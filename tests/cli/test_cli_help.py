@@ -42,6 +42,7 @@ def test_the_commands_are_these() -> None:
         "audit list",
         "audit show",
         "audit export",
+        "audit verify",
         "audit reconcile",
         "audit migrate-store",
         "policy check",

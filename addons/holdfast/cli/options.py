@@ -45,14 +45,21 @@ def parse_address(listen: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def parse_age(text: str) -> timedelta:
+    """Read a length of time: `90s`, `10m`, `2h`, `7d`. Raises ConfigurationError for anything else."""
+    age = _AGE.fullmatch(text)
+    if age is None:
+        raise ConfigurationError(f"found {text!r}; expected a length of time as 90s, 10m, 2h or 7d.")
+    return timedelta(**{_UNITS[age[2]]: int(age[1])})
+
+
 def parse_since(text: str, now: datetime) -> datetime:
     """Read an age (`90s`, `10m`, `2h`, `7d`, counted back from `now`) or an RFC 3339 time with its offset.
 
     Raises ConfigurationError for anything else.
     """
-    age = _AGE.fullmatch(text)
-    if age is not None:
-        return now - timedelta(**{_UNITS[age[2]]: int(age[1])})
+    if _AGE.fullmatch(text):
+        return now - parse_age(text)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -29,7 +29,7 @@ from holdfast.errors import Internal
 if TYPE_CHECKING:
     from holdfast.audit.export import BodyLine, CheckpointLine, LeafHashesLine, LogLine, RecordLine
     from holdfast.audit.keys import Certificate
-    from holdfast.audit.record import Payload
+    from holdfast.audit.record import CallRow, Payload
     from holdfast.audit.verify.findings import Code
 
 LEGACY = "legacy/"
@@ -37,6 +37,7 @@ LEGACY = "legacy/"
 
 TOLERATED_STEP_SECONDS = 2.0
 HASHES_A_WRITE = 1000
+KNOWN_CALLERS = 10_000
 
 
 @dataclass(slots=True)
@@ -48,6 +49,9 @@ class Shared:
     root: Verifier
     rows: Counter[str] = field(default_factory=Counter)
     dropped_days: set[str] = field(default_factory=set)
+    callers: dict[str, str] = field(default_factory=dict)
+    """IDs of callers seen before, by their JSON."""
+
     repeated: dict[tuple[int, int], tuple[str, str, int]] = field(default_factory=dict)
     """Outcomes whose call's row names another record: that record, and the call, log and seq of the outcome."""
 
@@ -224,23 +228,33 @@ class LogCheck:
 
     def _check_call(self, line: RecordLine, record: Record) -> None:
         row = call_row(record)
+        caller = self._name_caller(record)
         if line.call is not None:
-            self._check_row(line, record)
+            self._check_row(line, record, row, caller)
         elif row is not None and line.call_elsewhere:
             self._check_elsewhere(line, record)
         elif row is not None and row.received_at[:10] not in self._shared.dropped_days:
             self.tell(found.CALL_MISSING, f"call {record.call} is not listed", line.seq)
-        if record.identity is not None:
-            self._shared.scratch.add("caller", (caller_id(encode_caller(record.identity)),))
 
-    def _check_row(self, line: RecordLine, record: Record) -> None:
-        row = call_row(record)
+    def _name_caller(self, record: Record) -> str:
+        """The ID of a record's caller, which the database must hold; empty when it has none."""
+        if record.identity is None:
+            return ""
+        encoded = encode_caller(record.identity)
+        caller = self._shared.callers.get(encoded)
+        if caller is None:
+            if len(self._shared.callers) > KNOWN_CALLERS:
+                self._shared.callers.clear()
+            caller = self._shared.callers[encoded] = caller_id(encoded)
+            self._shared.scratch.add("caller", (caller,))
+        return caller
+
+    def _check_row(self, line: RecordLine, record: Record, row: CallRow | None, caller: str) -> None:
         if row is None:
             self.tell(
                 found.CALL_ALTERED, f"call {record.call} is listed after a record that does not tell it", line.seq
             )
             return
-        caller = caller_id(encode_caller(record.identity)) if record.identity is not None else ""
         place = {"day": row.received_at[:10], "log": self.line.id, "seq": line.seq, "caller": caller}
         expected = msgspec.structs.asdict(row) | place
         if line.call != expected:

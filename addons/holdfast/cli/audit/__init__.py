@@ -1,15 +1,16 @@
 """`holdfast audit`: the record, listed, told, proven and kept.
 
-`calls` has list, show and export; `reconcile` and `migrate_store` have the commands of those names.
+`calls` has list, show and export; the other modules have the commands of their names.
 """
 
 import typer
 
-from holdfast.cli.audit import calls, migrate_store, reconcile
+from holdfast.cli.audit import calls, migrate_store, reconcile, verify
 
 app = typer.Typer(help="Read the record of every call.", no_args_is_help=True)
 app.command("list")(calls.list_calls)
 app.command("show")(calls.show)
 app.command("export")(calls.export)
+app.command("verify")(verify.verify)
 app.command("reconcile")(reconcile.reconcile)
 app.command("migrate-store")(migrate_store.migrate_store)

@@ -11,6 +11,7 @@ import typer
 
 from holdfast.cli.options import ConfigFile, OutputFormat, parse_since, read_settings
 from holdfast.cli.output import Output, print_pairs, print_table, print_value, show_safely
+from holdfast.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -85,7 +86,14 @@ def show(
 
 
 def export(
-    flows: Annotated[Path, typer.Option(metavar="FILE", help="The mitmproxy flow file to write (0600).")],
+    flows: Annotated[Path | None, typer.Option(metavar="FILE", help="The mitmproxy flow file to write (0600).")] = None,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The file to write that proves the whole record (0600); - is standard output."
+        ),
+    ] = None,
+    payloads: Annotated[bool, typer.Option(help="With --ledger: write the bodies too.")] = True,
     user: User = "",
     verb: Verb = "",
     resource: Resource = "",
@@ -94,14 +102,29 @@ def export(
     verdict: Verdict = "",
     config: ConfigFile = None,
 ) -> None:
-    """Write calls, the oldest first, as a mitmproxy flow file: masked as recorded, with the story as comment.
+    """Write calls as a mitmproxy flow file (--flows), or all of the record as a file that can be verified (--ledger).
+
+    A flow file holds the calls that the filters choose, the oldest first, masked as recorded, with the story as
+    comment. What proves the record is all of it, so there the filters do not apply.
 
     \b
     Example:
       holdfast audit export --flows agent.flows --user agent --since 1h
       mitmweb --rfile agent.flows --no-server
+      holdfast audit export --ledger record.export
     """
     settings = read_settings(config)
+    if (flows is None) == (ledger is None):
+        raise ConfigurationError("expected --flows FILE or --ledger FILE.")
+    if ledger is not None:
+        from holdfast.cli.audit.verify import export_ledger
+
+        if any((user, verb, resource, namespace, since, verdict)):
+            raise ConfigurationError("--ledger writes the whole record: filters belong to --flows.")
+        export_ledger(settings, ledger, payloads=payloads)
+        typer.echo(f"written: {ledger}", err=True)
+        return
+    assert flows is not None  # noqa: S101  one of them is there
     filters = _filters(user, verb, resource, namespace, since, verdict)
     with _open_store(settings) as store:
         written = _write_flows(flows, settings.cluster, _with_progress(store.iter_calls(filters)))
