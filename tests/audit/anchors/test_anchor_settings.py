@@ -10,43 +10,72 @@ import pytest
 from pydantic import ValidationError
 
 from audit.anchors.authority import TimestampAuthority
-from audit.anchors.notes import note
+from audit.anchors.notes import note, signer
 from holdfast.audit.anchors.file import read_notes
 from holdfast.audit.anchors.opening import open_anchors, open_publisher
+from holdfast.audit.note import COSIGNATURE, Verifier, key_name
 from holdfast.errors import ConfigurationError, Unavailable
-from holdfast.settings import Anchors
+from holdfast.settings import Anchors, Audit, IdentitySection, Issuer, Settings, Upstream
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from holdfast.audit.anchors.publisher import Anchor
+    from holdfast.audit.checkpoint import Origin
 
 BUCKET: dict[str, Any] = {"endpoint": "http://127.0.0.1:9", "bucket": "anchors"}
 TIMESTAMP: dict[str, Any] = {"url": "http://127.0.0.1:9", "certificateAuthority": "ca.pem", "folder": "timestamps"}
-WITNESS: dict[str, Any] = {"url": "https://witness.test", "publicKey": "w+00000000+AA=="}
+WITNESS_KEY = Verifier(key_name("witness.test"), signer().verifier.public_key, COSIGNATURE)
+WITNESS: dict[str, Any] = {"url": "https://witness.test", "publicKey": str(WITNESS_KEY)}
 
 
-def test_nothing_is_anchored_unless_the_settings_say_so() -> None:
-    assert open_anchors(Anchors()) == []
+class OneLog:
+    """A source that knows one log of three records."""
+
+    def latest_checkpoints(self) -> Sequence[str]:
+        return [note(3)]
+
+    def consistency(self, origin: Origin, old_size: int, new_size: int) -> list[bytes]:
+        raise AssertionError(origin)
+
+    def certificate(self, origin: Origin) -> str:
+        raise AssertionError(origin)
 
 
-def test_every_anchor_of_the_settings_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def cosigned(tmp_path: Path) -> Path:
+    return tmp_path / "cosigned.notes"
+
+
+def open_all(cosigned: Path, **settings: Any) -> list[Anchor]:
+    return open_anchors(Anchors.model_validate(settings), OneLog(), cosigned)
+
+
+def test_nothing_is_anchored_unless_the_settings_say_so(cosigned: Path) -> None:
+    assert open_all(cosigned) == []
+
+
+def test_every_anchor_of_the_settings_is_made(tmp_path: Path, cosigned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     authority = TimestampAuthority(tmp_path / "tsa")
     timestamp = {**TIMESTAMP, "certificateAuthority": str(authority.root_file)}
-    settings = {"file": str(tmp_path / "a.notes"), "bucket": BUCKET, "timestamp": timestamp}
-    anchors = open_anchors(Anchors.model_validate(settings))
-    assert [anchor.name for anchor in anchors] == ["file", "bucket", "timestamp"]
+    anchors = open_all(
+        cosigned, file=str(tmp_path / "a.notes"), witnesses=[WITNESS], bucket=BUCKET, timestamp=timestamp
+    )
+    assert [anchor.name for anchor in anchors] == ["file", "witness witness.test", "bucket", "timestamp"]
 
 
 def test_a_bucket_that_is_away_is_told_and_tried_later(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    cosigned: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     endpoint = f"http://127.0.0.1:{port}"
-    (anchor,) = open_anchors(Anchors.model_validate({"bucket": {**BUCKET, "endpoint": endpoint}}))
+    (anchor,) = open_all(cosigned, bucket={**BUCKET, "endpoint": endpoint})
     assert [(record.levelno, "Connection refused" in record.getMessage()) for record in caplog.records] == [
         (logging.WARNING, True)
     ]
@@ -54,24 +83,30 @@ def test_a_bucket_that_is_away_is_told_and_tried_later(
         anchor.publish(note(1))
 
 
-def test_a_bucket_without_credentials_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bucket_without_credentials_is_refused(cosigned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
     with pytest.raises(ConfigurationError, match="there are no credentials"):
-        open_anchors(Anchors.model_validate({"bucket": BUCKET}))
+        open_all(cosigned, bucket=BUCKET)
 
 
-def test_an_authority_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+def test_an_authority_that_cannot_be_read_is_refused(tmp_path: Path, cosigned: Path) -> None:
     timestamp = {**TIMESTAMP, "certificateAuthority": str(tmp_path / "absent.pem")}
     with pytest.raises(ConfigurationError, match=r"absent.pem: cannot be read"):
-        open_anchors(Anchors.model_validate({"timestamp": timestamp}))
+        open_all(cosigned, timestamp=timestamp)
 
 
-async def test_the_publisher_of_the_settings_publishes(tmp_path: Path) -> None:
-    file = tmp_path / "a.notes"
-    publisher = open_publisher(Anchors.model_validate({"file": str(file)}), lambda: [note(3)])
+async def test_the_publisher_of_the_settings_publishes_what_the_source_knows(tmp_path: Path) -> None:
+    settings = Settings(
+        state_dir=tmp_path,
+        upstream=Upstream(kubeconfig=tmp_path / "config"),
+        identity=IdentitySection(issuers=(Issuer(url="https://issuer.test", audiences=("holdfast",)),)),
+        policies=(tmp_path / "policy.yaml",),
+        audit=Audit(anchors=Anchors(file=tmp_path / "a.notes")),
+    )
+    publisher = open_publisher(settings, OneLog())
     publisher.start()
     await publisher.close()
-    assert list(read_notes(file)) == [note(3)]
+    assert list(read_notes(tmp_path / "a.notes")) == [note(3)]
 
 
 @pytest.mark.parametrize(
