@@ -107,6 +107,13 @@ class Ledger:
 
         Raises ConfigurationError when the database is not as this gateway left it, Unavailable.
         """
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
         self._key = self._load_key(self._clock())
         remembered = self._head_file.load() if self._head_file else None
         gap = self._head_file.read_gap() if self._head_file else ""

@@ -308,7 +308,7 @@ def _check_tail(log: LogCheck, anchoring: Anchoring) -> None:
     behind = _span(log.anchored_time, log.last_time)
     if behind > anchoring.stale_after:
         log.tell(found.ANCHOR_STALE, f"the newest anchored record is {behind} older than the newest")
-    if behind > anchoring.tolerated_tail or not log.anchored_time:
+    if behind > anchoring.tolerated_tail or not anchoring.tolerated_tail or not log.anchored_time:
         log.tell(found.TAIL_UNANCHORED, f"{log.size - log.anchored_size} records", log.anchored_size)
 
 

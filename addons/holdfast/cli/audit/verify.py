@@ -1,0 +1,223 @@
+"""`holdfast audit verify`: the record held against what was signed, and against what was kept outside the database."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from holdfast.cli.options import ConfigFile, OutputFormat, parse_age, read_settings
+from holdfast.cli.output import Output, print_table, print_value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from holdfast.audit.export import Line
+    from holdfast.audit.note import Verifier
+    from holdfast.audit.verify import Anchoring, Class, Report
+    from holdfast.settings import Settings
+
+ACCEPTABLE = ("unanchored", "stale", "clock", "incomplete", "redacted")
+
+
+def verify(
+    export: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[EXPORT]", help="A file that `holdfast audit export --ledger` wrote, or -; else the database."
+        ),
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The root's public key; else root.pub of the gateway's keys."),
+    ] = None,
+    anchors: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder with what the anchors kept, and callers' receipts.")
+    ] = None,
+    witness: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Public key of a witness whose cosignatures count.")
+    ] = None,
+    accept: Annotated[
+        str, typer.Option(metavar="CLASS,...", help=f"Report, but do not fail on: {', '.join(ACCEPTABLE)}.")
+    ] = "",
+    stale_after: Annotated[
+        str, typer.Option(help="How much older than the newest record the newest anchored one may be.")
+    ] = "10m",
+    tolerate_tail: Annotated[str, typer.Option(help="How long a time after the last anchor may be unanchored.")] = "0s",
+    output: OutputFormat = Output.TABLE,
+    config: ConfigFile = None,
+) -> None:
+    """Verify the record. With an export, the root's key and anchors it needs no network, gateway, database or settings.
+
+    \b
+    The exit code is that of the gravest finding:
+      0  intact and anchored      10  altered (it says where)     11  not anchored, or the end is not
+      12 anchors are stale        13  clock anomalies             14  calls without an outcome, gaps
+      15 redacted, with a record  1   it could not be done        2   a setting or file is not as it must be
+
+    \b
+    Example:
+      holdfast audit verify --anchors anchors
+      holdfast audit verify record.export --root root.pub --anchors anchors --accept incomplete,redacted
+    """
+    from holdfast.audit.keys import load_verifier
+    from holdfast.audit.verify import verify_lines
+
+    accepted = _parse_classes(accept)
+    settings = None if export is not None and root is not None else read_settings(config)
+    key = load_verifier(root or _root_file(settings))
+    anchoring = _anchoring(anchors, witness or [], parse_age(stale_after), parse_age(tolerate_tail))
+    with ExitStack() as stack:
+        lines = _open_lines(export, settings, stack)
+        report = verify_lines(_with_progress(lines), key, anchoring)
+    verdict = report.verdict(accepted)
+    _print_report(report, verdict, key, output)
+    raise typer.Exit(int(verdict))
+
+
+def export_ledger(settings: Settings, file: Path, *, payloads: bool) -> None:
+    """Write the whole record to a file (0600), whole or not at all, or to standard output (`-`)."""
+    import tempfile
+
+    from holdfast.audit.export import write_export
+
+    with ExitStack() as stack:
+        lines = _with_progress(_database_lines(settings, stack, payloads=payloads))
+        if str(file) == "-":
+            write_export(lines, sys.stdout.buffer)
+            return
+        target = stack.enter_context(
+            tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete_on_close=False)
+        )
+        write_export(lines, target)
+        target.close()
+        Path(target.name).replace(file)
+
+
+def _root_file(settings: Settings | None) -> Path:
+    from holdfast.audit.keys import KeyFolder
+
+    return KeyFolder(settings.key_folder).root_pub if settings is not None else Path()
+
+
+def _anchoring(folder: Path | None, witnesses: list[Path], stale: timedelta, tail: timedelta) -> Anchoring:
+    from holdfast.audit.anchors.evidence import read_evidence
+    from holdfast.audit.keys import load_verifier
+    from holdfast.audit.verify import Anchoring
+
+    evidence = tuple(read_evidence(folder)) if folder is not None else ()
+    return Anchoring(evidence, tuple(load_verifier(file) for file in witnesses), stale, tail)
+
+
+def _open_lines(export: Path | None, settings: Settings | None, stack: ExitStack) -> Iterable[Line]:
+    from holdfast.audit.export import read_export
+
+    if export is None:
+        return _database_lines(settings or read_settings(None), stack, payloads=True)
+    if str(export) == "-":
+        return read_export(sys.stdin.buffer)
+    return read_export(stack.enter_context(export.open("rb")))
+
+
+def _database_lines(settings: Settings, stack: ExitStack, *, payloads: bool) -> Iterable[Line]:
+    from holdfast.audit.objects import open_pieces
+    from holdfast.audit.record import timestamp
+    from holdfast.audit.store.export import export_lines
+    from holdfast.database import Database
+
+    database = stack.enter_context(closing(Database.open_readonly(settings.database_url)))
+    pieces = open_pieces(settings.audit.payloads, settings.audit.deadline_seconds)
+    if pieces is not None:
+        stack.callback(pieces.close)
+    now = timestamp(datetime.now(UTC))
+    return export_lines(database, settings.cluster, now, pieces=pieces, payloads=payloads)
+
+
+def _parse_classes(text: str) -> frozenset[Class]:
+    from holdfast.audit.verify import Class
+    from holdfast.errors import ConfigurationError
+
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = sorted(set(names) - set(ACCEPTABLE))
+    if unknown:
+        raise ConfigurationError(f"--accept: {', '.join(unknown)}: expected some of {', '.join(ACCEPTABLE)}.")
+    return frozenset(Class[name.upper()] for name in names)
+
+
+def _print_report(report: Report, verdict: Class, root: Verifier, output: Output) -> None:
+    if output is not Output.TABLE:
+        print_value(_told(report, verdict, root), output)
+        return
+    if report.logs:
+        rows = (
+            (log.origin, str(log.size), str(log.anchored_size), "closed" if log.closed else "open")
+            for log in report.logs
+        )
+        print_table(("LOG", "RECORDS", "ANCHORED", "STATE"), rows)
+    if report.findings:
+        typer.echo("")
+        findings = (
+            (
+                finding.code.grade.name.lower(),
+                finding.code.name,
+                finding.log,
+                "" if finding.seq is None else str(finding.seq),
+                f"{finding.code.meaning}: {finding.what}",
+            )
+            for finding in sorted(report.findings, key=lambda finding: finding.code.grade)
+        )
+        print_table(("CLASS", "CODE", "LOG", "RECORD", "WHAT"), findings)
+    typer.echo(
+        f"\n{verdict.name}: {report.leaves} records in {len(report.logs)} logs, {report.checkpoints} checkpoints, "
+        f"{report.payloads} payloads, {report.anchors} anchored checkpoints; root key {root}"
+    )
+
+
+def _told(report: Report, verdict: Class, root: Verifier) -> dict[str, Any]:
+    return {
+        "verdict": verdict.name,
+        "exitCode": int(verdict),
+        "root": str(root),
+        "records": report.leaves,
+        "checkpoints": report.checkpoints,
+        "payloads": report.payloads,
+        "anchors": report.anchors,
+        "logs": [asdict(log) for log in report.logs],
+        "counts": dict(report.counts),
+        "findings": [
+            {
+                "class": finding.code.grade.name,
+                "code": finding.code.name,
+                "log": finding.log,
+                "seq": finding.seq,
+                "what": finding.what,
+            }
+            for finding in report.findings
+        ],
+    }
+
+
+def _with_progress(lines: Iterable[Line]) -> Iterator[Line]:
+    """Count on standard error, where that is a terminal."""
+    with _progress() as count:
+        for number, line in enumerate(lines):
+            if not number % 1000:
+                count(number)
+            yield line
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.completed:.0f} rows"), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda number: progress.update(task, completed=number)
