@@ -34,10 +34,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+ONLY_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""Postgres keeps no value of another type in a column, and is not copied as a file."""
+
 REPLICAS = ("gw", "gw.console", "gw.maintenance")
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "postgres"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database of each kind."""
     if request.param == "sqlite":
@@ -149,9 +152,8 @@ def test_an_index_that_hides_a_caller_s_claims(site: Site) -> None:
     assert codes(site.verify()) == {"caller-altered"}
 
 
+@ONLY_SQLITE
 def test_a_leaf_kept_as_text(site: Site) -> None:
-    if site.database.dialect != "sqlite":
-        pytest.skip("only SQLite keeps a value of another type in a column")
     seq = site.find(site.log, Kind.OUTCOME)
     site.execute(
         "UPDATE records SET leaf = CAST(leaf AS TEXT) WHERE log = :log AND seq = :seq", log=site.log.id, seq=seq
@@ -513,9 +515,8 @@ def test_an_export_taken_while_records_are_written(site: Site) -> None:
     assert codes(report) == {"no-anchor"}
 
 
+@ONLY_SQLITE
 def test_a_database_put_back_from_a_backup(site: Site, tmp_path: Path) -> None:
-    if site.database.dialect != "sqlite":
-        pytest.skip("the copy is made of the file")
     site.ledgers["gw"].close()
     with (
         closing(sqlite3.connect(tmp_path / "audit.db")) as source,
