@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING
 
 from holdfast.approval.store import HoldStore
 from holdfast.approval.waiting import HoldDesk
+from holdfast.audit.anchors.opening import open_publisher
 from holdfast.audit.objects import open_pieces
 from holdfast.audit.opening import make_writer, open_ledger
+from holdfast.audit.store.ledger import LedgerStore
+from holdfast.audit.trees import LedgerTrees
 from holdfast.certificates import write_private
 from holdfast.credential.layer import Wire
 from holdfast.credential.probe import probe_upstream
@@ -86,7 +89,9 @@ class Gateway:
         if self.pieces is not None:
             self.pieces.check()
         self.ledger = open_ledger(settings, self.database, pieces=self.pieces)
+        self.publisher = open_publisher(settings, LedgerTrees(self.ledger, LedgerStore(self.database)))
         self.metrics = Metrics()
+        self.metrics.watch_anchors(self.publisher.states)
         self.writer = make_writer(settings, self.ledger, self.metrics)
         self.wire = Wire(
             target=self.source.target,
@@ -108,6 +113,7 @@ class Gateway:
             self.metrics_server = serve_metrics(self.metrics, self.settings.metrics.host, self.settings.metrics.port)
         self.source.start()
         self.writer.start()
+        self.publisher.start()
         self.is_started = True
         logger.info("holdfast: in front of %s (%s)", self.source.target.url, version)
 
@@ -125,6 +131,7 @@ class Gateway:
         end_connections()
         await self._drain(monotonic() + END_SECONDS, lambda exchange: exchange.finished)
         await self.writer.close()
+        await self.publisher.close()
         if self.pieces is not None:
             self.pieces.close()
         if self.metrics_server is not None:
