@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.audit.checkpoint import Checkpoint, parse_checkpoint_text
 from holdfast.audit.note import BadNote
+from holdfast.certificates import write_private
 from holdfast.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class HeadFile:
         Raises ConfigurationError.
         """
         known = self.file.exists()
-        self._lock()
+        self.lock()
         if not known:
             return None
         try:
@@ -56,7 +57,7 @@ class HeadFile:
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Remember a checkpoint that is durable in the database."""
-        os.pwrite(self._lock(), checkpoint.text().encode("ascii").ljust(FILE_BYTES), 0)
+        os.pwrite(self.lock(), checkpoint.text().encode("ascii").ljust(FILE_BYTES), 0)
 
     def close(self) -> None:
         """Let go of the file, its content on the disk."""
@@ -65,7 +66,11 @@ class HeadFile:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _lock(self) -> int:
+    def lock(self) -> int:
+        """Keep every other process out until `close`; the file is made where it is missing.
+
+        Raises ConfigurationError when another process has it.
+        """
         if self._descriptor is None:
             descriptor = os.open(self.file, os.O_CREAT | os.O_WRONLY, 0o600)
             try:
@@ -85,6 +90,10 @@ class HeadFile:
             return self.gap_file.read_text("utf-8").strip()
         except FileNotFoundError:
             return ""
+
+    def write_gap(self, reason: str) -> None:
+        """Let the next log begin anew, for this reason."""
+        write_private(self.gap_file, f"{reason.strip()}\n".encode())
 
     def forget_gap(self) -> None:
         """The gap is in the record now."""

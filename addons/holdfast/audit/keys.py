@@ -141,14 +141,14 @@ class KeyFolder:
         """When the key in use was put in its place, in nanoseconds; 0 when there is none."""
         return self.epoch_key.stat().st_mtime_ns if self.epoch_key.exists() else 0
 
-    def make_root(self, cluster: str, private_key: Ed25519PrivateKey) -> Signer:
-        """Keep a new root. Raises ConfigurationError when there is one already."""
+    def make_root(self, cluster: str, private_key: Ed25519PrivateKey, file: Path | None = None) -> Signer:
+        """Keep a new root, its private key in `file` or here. Raises ConfigurationError when there is one already."""
         if self.root_pub.exists() or self.root_key.exists():
             raise ConfigurationError(
                 f"{self.folder}: there is a root key already; `holdfast audit keys rotate` goes on."
             )
         root = Signer(key_name(f"holdfast-root/{cluster}"), private_key)
-        write_private(self.root_key, f"{root.secret_text()}\n".encode())
+        _write_new(file or self.root_key, f"{root.secret_text()}\n".encode())
         write_private(self.root_pub, f"{root.verifier}\n".encode())
         return root
 
@@ -220,6 +220,16 @@ def open_epoch_key(folder: KeyFolder, cluster: str, replica: str, now: datetime)
             f"{certificate.not_after:{_MOMENT}}; run `holdfast audit keys rotate`."
         )
     return key
+
+
+def _write_new(file: Path, content: bytes) -> None:
+    """Write a private key where nothing is yet."""
+    if file.exists():
+        raise ConfigurationError(f"{file}: is there already; a key is not written over another.")
+    try:
+        write_private(file, content)
+    except OSError as error:
+        raise ConfigurationError(f"{file}: cannot be written: {error.strerror}.") from error
 
 
 def load_verifier(file: Path) -> Verifier:

@@ -115,19 +115,26 @@ class Ledger:
 
     def _open(self) -> None:
         self._key = self._load_key(self._clock())
-        remembered = self._head_file.load() if self._head_file else None
-        gap = self._head_file.read_gap() if self._head_file else ""
+        remembered, gap = self._remember()
         last = self._store.last_log(self._writer.name)
-        head = self._check(last, None if gap else remembered)
-        if last is not None and head is not None and remembered is not None and not gap and self._goes_on(last):
+        head = self._check(last, remembered)
+        if last is not None and head is not None and remembered is not None and self._goes_on(last):
             self._row, self._head = last, head
             start = Start(self._run, version("holdfast"))
             self._commit([_heartbeat(self._clock(), start)])
         else:
-            reason = gap or ("" if remembered is not None or last is None else "the local head file was missing")
-            self._begin(last, reason)
+            forgot = self._head_file is not None and remembered is None and last is not None
+            self._begin(last, gap or ("the local head file was missing" if forgot else ""))
         if self._head_file:
             self._head_file.forget_gap()
+
+    def _remember(self) -> tuple[Checkpoint | None, str]:
+        """What this writer wrote last, or why it need not go on from there."""
+        if self._head_file is None:
+            return None, ""
+        self._head_file.lock()
+        gap = self._head_file.read_gap()
+        return (None, gap) if gap else (self._head_file.load(), "")
 
     def write(self, batch: Sequence[Entry]) -> list[Receipt | HoldfastError]:
         """Make a batch durable in one transaction; return a receipt for each entry, or why it cannot be encoded.

@@ -1,16 +1,19 @@
 """`holdfast audit`: the record, listed, told, proven and kept.
 
-`calls` has list, show and export; the other modules have the commands of their names.
+`calls` has list, show and export; the other modules have the commands of their
+names, and `keys` has accept beside them.
 """
 
 import typer
 
-from holdfast.cli.audit import calls, migrate_store, reconcile, verify
+from holdfast.cli.audit import calls, keys, migrate_store, reconcile, verify
 
 app = typer.Typer(help="Read the record of every call.", no_args_is_help=True)
 app.command("list")(calls.list_calls)
 app.command("show")(calls.show)
 app.command("export")(calls.export)
+app.add_typer(keys.app, name="keys")
+app.command("accept")(keys.accept)
 app.command("verify")(verify.verify)
 app.command("reconcile")(reconcile.reconcile)
 app.command("migrate-store")(migrate_store.migrate_store)

@@ -1,0 +1,148 @@
+"""`holdfast audit keys` and `accept`: who may sign, and going on after a restore."""
+
+from __future__ import annotations
+
+import json
+import stat
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+from typer.testing import CliRunner
+
+from audit.entries import entry
+from console.world import World, make_world
+from holdfast.audit.keys import KeyFolder
+from holdfast.audit.opening import open_ledger
+from holdfast.audit.record import decode
+from holdfast.audit.store import LedgerStore
+from holdfast.audit.tree import hash_leaf, root_of
+from holdfast.cli import app
+from holdfast.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from click.testing import Result
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return make_world(tmp_path)
+
+
+def run(world: World, *arguments: str) -> Result:
+    return runner.invoke(app, ["audit", *arguments, "--config", str(world.folder / "holdfast.yaml")])
+
+
+def folder(world: World) -> KeyFolder:
+    return KeyFolder(world.settings.key_folder)
+
+
+def test_init_makes_a_root_and_a_key_that_it_certifies(world: World) -> None:
+    result = run(world, "keys", "init")
+    assert result.exit_code == 0
+    assert "Move the private one off this machine" in result.stdout
+    keys = folder(world)
+    key = keys.load_epoch_key()
+    assert key.certificate.cluster == "testing"
+    assert key.certificate.is_valid_at(datetime.now(UTC))
+    assert str(keys.root_verifier()) in result.stdout
+    for file in (keys.root_key, keys.root_pub, keys.epoch_key):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(keys.folder.stat().st_mode) == 0o700
+    again = run(world, "keys", "init")
+    assert (again.exit_code, "there is a root key already" in again.stderr) == (2, True)
+
+
+def test_the_private_root_key_may_be_made_somewhere_else(world: World, tmp_path: Path) -> None:
+    away = tmp_path / "usb" / "root.key"
+    missing = run(world, "keys", "init", "--root", str(away))
+    assert (missing.exit_code, missing.stderr.count("\n")) == (2, 1)
+    away.parent.mkdir()
+    assert run(world, "keys", "init", "--root", str(away)).exit_code == 0
+    assert not folder(world).root_key.exists()
+    assert json.loads(run(world, "keys", "show", "-o", "json").stdout)["rootKeyIsHere"] is False
+    without = run(world, "keys", "rotate")
+    assert (without.exit_code, "root.key: cannot be read" in without.stderr) == (2, True)
+    assert run(world, "keys", "rotate", "--root", str(away)).exit_code == 0
+
+
+def test_another_root_cannot_certify(world: World, tmp_path: Path) -> None:
+    run(world, "keys", "init")
+    other = tmp_path / "other"
+    other.mkdir()
+    run(make_world(other), "keys", "init")
+    result = run(world, "keys", "rotate", "--root", str(other / "state" / "audit-keys" / "root.key"))
+    assert (result.exit_code, "is not the private half" in result.stderr) == (2, True)
+
+
+def test_rotation_takes_effect_in_a_ledger_that_is_open(world: World) -> None:
+    ledger = open_ledger(world.settings, world.database)
+    ledger.write([entry()])
+    first = ledger.row
+    assert run(world, "keys", "rotate").exit_code == 0
+    ledger.write([entry()])
+    assert ledger.row.epoch == first.epoch + 1
+    assert ledger.row.certificate == folder(world).load_epoch_key().certificate_note
+    store = LedgerStore(world.database)
+    ended = [decode(leaf).record for leaf in store.leaves(first)]
+    assert [str(told.kind) for told in ended[-2:]] == ["rotate", "close"]
+    ledger.close()
+
+
+@pytest.mark.parametrize("output", ["table", "json", "yaml"])
+def test_show_tells_no_private_key(world: World, output: str) -> None:
+    run(world, "keys", "init")
+    told = run(world, "keys", "show", "-o", output).stdout
+    keys = folder(world)
+    assert str(keys.root_verifier()) in told
+    for secret in (keys.load_root().secret_text(), keys.load_epoch_key().signer.secret_text()):
+        assert secret.rpartition("+")[2] not in told
+    assert "PRIVATE" not in told
+
+
+def test_accept_lets_a_database_that_was_put_back_be_gone_on_with(world: World) -> None:
+    ledger = open_ledger(world.settings, world.database)
+    ledger.write([entry()])
+    written = ledger.row
+    busy = run(world, "accept", "--reason", "restored", "--yes")
+    assert (busy.exit_code, "another Holdfast process" in busy.stderr) == (2, True)
+    ledger.close()
+    (first, *_) = LedgerStore(world.database).leaves(written)
+    with world.database.writing() as connection:
+        connection.exec_driver_sql("DELETE FROM records WHERE seq > 0")
+        root = root_of([hash_leaf(first)]).hex()
+        connection.exec_driver_sql("UPDATE logs SET size = 1, root = ?", (root,))
+        connection.exec_driver_sql("DELETE FROM checkpoints WHERE size > 1")
+    with pytest.raises(ConfigurationError, match="not as this gateway left it"):
+        open_ledger(world.settings, world.database)
+    assert run(world, "accept", "--reason", "restored").exit_code == 1
+    result = run(world, "accept", "--reason", "restored", "--yes")
+    assert result.exit_code == 0
+    assert f"{written.origin} of {written.size} records" in result.stderr
+    again = open_ledger(world.settings, world.database)
+    assert again.row.epoch == written.epoch + 1
+    again.close()
+
+
+def test_the_record_tells_the_reason_for_a_gap_once(world: World) -> None:
+    open_ledger(world.settings, world.database).close()
+    assert run(world, "accept", "--reason", "restored", "--yes").exit_code == 0
+    for _ in range(2):
+        open_ledger(world.settings, world.database).close()
+    store = LedgerStore(world.database)
+    told = [decode(leaf).record.start for log in store.all_logs() for leaf in store.leaves(log)]
+    gaps = [start.gap for start in told if start is not None]
+    assert [gap.partition(" (before: ")[0] for gap in gaps] == ["", "restored", ""]
+
+
+def test_a_damaged_head_file_can_be_accepted(world: World) -> None:
+    open_ledger(world.settings, world.database).close()
+    (world.settings.state_dir / "audit.head").write_text("nonsense")
+    with pytest.raises(ConfigurationError, match="is damaged"):
+        open_ledger(world.settings, world.database)
+    assert run(world, "accept", "--reason", "the disk failed", "--yes").exit_code == 0
+    open_ledger(world.settings, world.database).close()
