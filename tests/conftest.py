@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from services.postgres import PostgresMissing, PostgresServer
+from services.s3 import S3Server
+from services.versitygw import BuildFailed, find_versitygw
+from testcluster import GoMissing, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 # A busy machine is no fault of the code under test.
 settings.register_profile("holdfast", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -20,6 +25,18 @@ settings.load_profile("holdfast")
 
 # Where SIGINT is ignored, as in a shell's background job, so it is in every program that a test wants to interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build the S3 server here, not in its fixture: a first build on a busy machine takes longer than a test may."""
+    wanted = any({"s3", "make_s3"} & set(getattr(item, "fixturenames", ())) for item in session.items)
+    if not wanted or session.config.option.collectonly:
+        return
+    reporter = session.config.pluginmanager.getplugin("terminalreporter")
+    progress = Progress(lambda text: reporter.write(text, flush=True), reporter.isatty)
+    with suppress(BuildFailed, GoMissing):  # the fixture tells
+        find_versitygw(progress)
+    progress.done()
 
 
 @pytest.fixture(scope="session")
@@ -57,3 +74,50 @@ def _postgres_server(tmp_path_factory: pytest.TempPathFactory) -> PostgresServer
         if os.environ.get("CI"):
             pytest.fail(str(missing), pytrace=False)
         pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def s3_program() -> Path:
+    """The program of the S3 server."""
+    try:
+        return find_versitygw(lambda _: None)
+    except GoMissing as missing:
+        if os.environ.get("CI"):
+            pytest.fail(str(missing), pytrace=False)
+        pytest.skip(str(missing))
+    except BuildFailed as failed:
+        pytest.fail(str(failed), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def s3(s3_program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server for all tests: use a bucket of your own, and leave it running."""
+    server = S3Server(s3_program, tmp_path_factory.mktemp("s3"))
+    yield server.start()
+    server.stop()
+
+
+@pytest.fixture
+def s3_bucket(s3: S3Server) -> str:
+    """The name of an empty bucket."""
+    return s3.create_bucket()
+
+
+@pytest.fixture
+def s3_locked_bucket(s3: S3Server) -> str:
+    """The name of an empty bucket that was made with object lock."""
+    return s3.create_bucket(object_lock=True)
+
+
+@pytest.fixture
+def make_s3(s3_program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], S3Server]]:
+    """Starts S3 servers that the test may stop."""
+    started: list[S3Server] = []
+
+    def make() -> S3Server:
+        started.append(S3Server(s3_program, tmp_path_factory.mktemp("s3")))
+        return started[-1].start()
+
+    yield make
+    for server in started:
+        server.stop()

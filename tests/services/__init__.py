@@ -1,4 +1,11 @@
 """Servers that tests talk to, started on loopback from what the machine or the package registries have.
 
-postgres   a PostgreSQL server, its crashes and its replicas
+postgres    a PostgreSQL server, its crashes and its replicas
+s3          an S3 server with object lock
+versitygw   its program, built once with Go as the test cluster's are
 """
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "cluster"))  # for testcluster: child processes, and where Go is
