@@ -10,6 +10,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,7 +92,7 @@ class RunningWitness:
     url: str
     output: list[str]
 
-    @property
+    @cached_property
     def verifier(self) -> Verifier:
         """The witness's public key, as `holdfast witness keys` prints it."""
         return read_key(self.folder)

@@ -51,6 +51,7 @@ def test_a_submission_has_one_spelling(place: int, removed: int, added: str) -> 
         "\n\nnote",
         "\nold 1\n\nnote",
         "old\n\nnote",
+        "1\n\nnote",
         "old 01\n\nnote",
         "old -1\n\nnote",
         "old  1\n\nnote",

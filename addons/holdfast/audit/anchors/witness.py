@@ -145,10 +145,10 @@ def find_cosignature(answer: Answer, signed: Note, witness: Verifier) -> Signatu
 
 def find_size(answer: Answer) -> int | None:
     """The size that a witness names as the one to prove growth from; None when it names none."""
-    if answer.status != httpx.codes.CONFLICT or answer.media_type != SIZE_TYPE:
+    if answer.status != httpx.codes.CONFLICT or answer.media_type != SIZE_TYPE or not answer.body.endswith("\n"):
         return None
     try:
-        return parse_size(answer.body.removesuffix("\n"))
+        return parse_size(answer.body[:-1])
     except BadNote:
         return None
 
