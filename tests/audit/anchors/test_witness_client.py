@@ -261,8 +261,8 @@ def test_lies_are_not_believed(answer: tuple[int, str, bytes], error: type[Excep
 def test_lines_of_keys_that_we_do_not_know_are_passed_over() -> None:
     body = line(LOG.checkpoint(10), IMPOSTOR) + "— other.example AAAAAAA=\n".encode() + line(LOG.checkpoint(10))
     with lying_witness([(200, TEXT, body)]) as (url, asked):
-        signature = anchor_at(f"{url}/").submit(LOG.note(10))
-    assert [path for path, _ in asked] == ["/add-checkpoint"]
+        signature = anchor_at(f"{url}/prefix/").submit(LOG.note(10))
+    assert [path for path, _ in asked] == ["/prefix/add-checkpoint"]
     assert signature == cosign(LOG.checkpoint(10), KEY, AT)
 
 
