@@ -215,6 +215,9 @@ class Audit(Section):
     payloads: Payloads = Field(default_factory=Payloads)
     anchors: Anchors = Field(default_factory=Anchors)
     epoch_records: int = Field(1_000_000, gt=0, description="A log is followed by the next after so many records.")
+    receipts: bool = Field(
+        True, description="Answers carry `Audit-Receipt`: their record's place, leaf and checkpoint."
+    )
     queue_records: int = Field(5000, gt=0, description="Records that may wait for the writer before calls get 503.")
     deadline_seconds: float = Field(5.0, gt=0, description="A record that is not durable by then fails its call.")
     stream_lag_bytes: int = Field(4 << 20, gt=0, description="Unrecorded stream bytes before streams are slowed.")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from holdfast.errors import BadGateway, HoldfastError
+from holdfast.hooks.audit import attach_receipt
 from holdfast.hooks.fail_closed import fail_closed
 from holdfast.hooks.masking import is_log, plan_of, views_of
 from holdfast.hooks.records import open_entry
@@ -93,10 +94,11 @@ class Streamed:
         masker = self._masker(exchange)
         exchange.response.streamed = True
         try:
-            await self.gateway.writer.append(open_entry(exchange))
+            receipt = await self.gateway.writer.append(open_entry(exchange))
         except HoldfastError:
             exchange.response.streamed = False  # nothing was released: a Status can still take its place
             raise
+        attach_receipt(response, receipt, self.gateway.settings.audit.receipts)
         if not exchange.response.upgraded:
             response.stream = StreamTap(exchange, masker, self.gateway.writer)
             if not isinstance(masker, Unmasked):
