@@ -252,13 +252,12 @@ class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
     log: str
     mono: Count
     previous: str
-    record: msgspec.Raw
+    record: Record
     seq: Count
     time: str
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(msgspec.Struct, frozen=True):
     """A leaf, read: the place of its record in its log, and the record. Version 1 has no place."""
 
     record: Record
@@ -318,9 +317,10 @@ class Entry:
         return msgspec.structs.replace(self.record, **payloads)
 
 
+_ENVELOPE = b'{"log":'
 _encoder = msgspec.json.Encoder(order="sorted")
-_record_decoder = msgspec.json.Decoder(Record)
-_leaf_decoder = msgspec.json.Decoder(_Version1 | _Envelope)
+_envelope_decoder = msgspec.json.Decoder(_Envelope)
+_version_1_decoder = msgspec.json.Decoder(_Version1)
 
 
 def encode(record: Record) -> bytes:
@@ -344,19 +344,17 @@ def encode_leaf(leaf: Leaf, record: bytes) -> bytes:
 
 def decode(leaf: bytes) -> Leaf:
     """Read a leaf back. Raises Internal when these are not a leaf's bytes, exactly."""
+    decoder = _envelope_decoder if leaf.startswith(_ENVELOPE) else _version_1_decoder
     try:
-        found = _leaf_decoder.decode(leaf)
-        if isinstance(found, _Version1):
-            read, again = Leaf(found, version=1), encode(found)
-        else:
-            record = _record_decoder.decode(found.record)
-            read = Leaf(record, found.log, found.seq, found.previous, found.time, found.mono)
-            again = encode_leaf(read, encode(record))
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        found = decoder.decode(leaf)
+        again = _encoder.encode(found)
+    except (msgspec.MsgspecError, UnicodeError) as error:
         raise Internal(f"a record in the audit database cannot be read: {error}") from error
     if again != leaf:
         raise Internal("a record in the audit database cannot be read: it is not spelt as a record is")
-    return read
+    if isinstance(found, _Version1):
+        return Leaf(found, version=1)
+    return Leaf(found.record, found.log, found.seq, found.previous, found.time, found.mono)
 
 
 def timestamp(moment: datetime) -> str:

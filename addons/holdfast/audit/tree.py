@@ -49,13 +49,20 @@ class Frontier:
 
     def add(self, leaf_hash: LeafHash) -> None:
         """Append one leaf."""
-        node: bytes = leaf_hash
-        size = self.size
-        while size & 1:
-            node = hash_node(self._subtrees.pop(), node)
-            size >>= 1
-        self._subtrees.append(node)
-        self.size += 1
+        self.extend((leaf_hash,))
+
+    def extend(self, leaf_hashes: Iterable[LeafHash]) -> None:
+        """Append leaves in order."""
+        size, subtrees = self.size, self._subtrees
+        node: bytes
+        for node in leaf_hashes:
+            complete = size
+            while complete & 1:
+                node = sha256(b"\x01" + subtrees.pop() + node).digest()  # hash_node, without the call
+                complete >>= 1
+            subtrees.append(node)
+            size += 1
+        self.size = size
 
     def root(self) -> RootHash:
         """The root of the tree as it stands."""
@@ -100,8 +107,7 @@ class Frontier:
 def frontier_of(leaf_hashes: Iterable[LeafHash]) -> Frontier:
     """The tree over these leaves, in order, ready to grow."""
     frontier = Frontier()
-    for leaf_hash in leaf_hashes:
-        frontier.add(leaf_hash)
+    frontier.extend(leaf_hashes)
     return frontier
 
 
