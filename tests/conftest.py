@@ -40,11 +40,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server for all tests: use a database of your own, and leave it running."""
-    server = _postgres_server(tmp_path_factory)
+    server = _postgres_server({})
     yield server.start()
-    server.stop()
+    server.close()
 
 
 @pytest.fixture
@@ -54,22 +54,22 @@ def postgres_url(postgres: PostgresServer) -> str:
 
 
 @pytest.fixture
-def make_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], PostgresServer]]:
-    """Starts PostgreSQL servers that the test may stop and kill."""
+def make_postgres() -> Iterator[Callable[..., PostgresServer]]:
+    """Starts PostgreSQL servers that the test may stop and kill: make_postgres(fsync="off")."""
     started: list[PostgresServer] = []
 
-    def make() -> PostgresServer:
-        started.append(_postgres_server(tmp_path_factory))
+    def make(**settings: str) -> PostgresServer:
+        started.append(_postgres_server(settings))
         return started[-1].start()
 
     yield make
     for server in started:
-        server.stop("immediate")
+        server.close()
 
 
-def _postgres_server(tmp_path_factory: pytest.TempPathFactory) -> PostgresServer:
+def _postgres_server(settings: dict[str, str]) -> PostgresServer:
     try:
-        return PostgresServer(tmp_path_factory.mktemp("postgres"))
+        return PostgresServer(settings)
     except PostgresMissing as missing:
         if os.environ.get("CI"):
             pytest.fail(str(missing), pytrace=False)

@@ -45,7 +45,7 @@ class S3Server:
         objects, versions, metadata = (self.folder / name for name in ("objects", "versions", "metadata"))
         for each in (objects, versions, metadata):
             each.mkdir(parents=True, exist_ok=True)
-        backend = ["posix", "--versioning-dir", versions, "--sidecar", metadata, objects]
+        backend: list[str | Path] = ["posix", "--versioning-dir", versions, "--sidecar", metadata, objects]
         credentials = {"ROOT_ACCESS_KEY": self.access_key, "ROOT_SECRET_KEY": self.secret_key}
         self._process = spawn(
             "versitygw",
