@@ -204,7 +204,7 @@ class AuditWriter:
             if wanted:
                 results = self._write([entry for _, entry in wanted])
                 self._loop.call_soon_threadsafe(self._finish, [waiting for waiting, _ in wanted], results)
-            if running and time.monotonic() >= self._next_beat:
+            if not running or time.monotonic() >= self._next_beat:
                 self._beat()
         self._store.close()
 

@@ -69,7 +69,7 @@ class LogCheck:
         self.last_time = ""
         self.anchored_size = 0
         self.anchored_time = ""
-        self.newest_cosignature = 0
+        self.last_seen = 0.0
         self._shared = shared
         self._tree = Frontier()
         self._previous: bytes = NO_HASH

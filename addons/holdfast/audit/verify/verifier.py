@@ -9,8 +9,10 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import msgspec
+from cryptography import x509
 
-from holdfast.audit.anchors.evidence import Evidence
+from holdfast.audit.anchors.evidence import Evidence, Kind
+from holdfast.audit.anchors.timestamp import verify_reply
 from holdfast.audit.callers import caller_claims, caller_id
 from holdfast.audit.checkpoint import Checkpoint, cosigned_at, parse_checkpoint
 from holdfast.audit.export import (
@@ -32,7 +34,7 @@ from holdfast.audit.verify.findings import LogSummary, Report
 from holdfast.audit.verify.leaves import LogCheck, Shared
 from holdfast.audit.verify.roots import check_roots
 from holdfast.audit.verify.scratch import Scratch
-from holdfast.errors import ConfigurationError, Internal
+from holdfast.errors import ConfigurationError, HoldfastError, Internal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -48,12 +50,14 @@ LEGACY_PIECE_BYTES = 1 << 30
 class Anchoring:
     """What the auditor holds the record against.
 
-    `evidence` was kept outside the database. Of `witnesses`, the newest cosignature counts. The newest anchored
-    record may be older than the newest record by `stale_after`, and what is not anchored may span `tolerated_tail`.
+    `evidence` was kept outside the database. The newest cosignature of one of the `witnesses`, or timestamp of the
+    time-stamping `authority` (its certificates), tells when a log was seen last. The newest anchored record may be
+    older than the newest record by `stale_after`, and what is not anchored may span `tolerated_tail`.
     """
 
     evidence: Sequence[Evidence] = ()
     witnesses: Sequence[Verifier] = ()
+    authority: Sequence[x509.Certificate] = ()
     stale_after: timedelta = timedelta(minutes=10)
     tolerated_tail: timedelta = timedelta(0)
 
@@ -159,8 +163,18 @@ def _add_log(line: LogLine, state: _State) -> None:
         shared.dropped_days.add(line.day)
     for checkpoint, evidence in _anchored(log, state.anchoring):
         log.anchored_size = max(log.anchored_size, checkpoint.size)
-        times = [cosigned_at(parse_checkpoint(evidence.note)[1], witness) or 0 for witness in state.anchoring.witnesses]
-        log.newest_cosignature = max(log.newest_cosignature, *times, 0)
+        log.last_seen = max(log.last_seen, *_times_seen(log, evidence, state.anchoring), 0.0)
+
+
+def _times_seen(log: LogCheck, evidence: Evidence, anchoring: Anchoring) -> Iterator[float]:
+    """Yield when somebody whom the auditor trusts for it saw this checkpoint, in Unix seconds."""
+    note = parse_checkpoint(evidence.note)[1]
+    yield from (cosigned_at(note, witness) or 0.0 for witness in anchoring.witnesses)
+    if evidence.kind is Kind.TIMESTAMP and anchoring.authority:
+        try:
+            yield verify_reply(evidence.reply, evidence.note, anchoring.authority).timestamp()
+        except HoldfastError as error:
+            log.tell(found.ANCHOR_UNUSABLE, f"{evidence.path}: {error}")
 
 
 def _anchored(log: LogCheck, anchoring: Anchoring) -> Iterator[tuple[Checkpoint, Evidence]]:
@@ -287,7 +301,7 @@ def _check_anchoring(state: _State) -> None:
             log.tell(found.NO_ANCHOR, f"{log.size} records")
         elif log.anchored_size < log.size:
             _check_tail(log, state.anchoring)
-        _check_witnesses(log, state.anchoring)
+        _check_last_seen(log, state.anchoring)
 
 
 def _anchor_through_others(logs: dict[str, LogCheck], scratch: Scratch) -> None:
@@ -312,14 +326,12 @@ def _check_tail(log: LogCheck, anchoring: Anchoring) -> None:
         log.tell(found.TAIL_UNANCHORED, f"{log.size - log.anchored_size} records", log.anchored_size)
 
 
-def _check_witnesses(log: LogCheck, anchoring: Anchoring) -> None:
-    if not anchoring.witnesses or not log.newest_cosignature or not log.last_time:
+def _check_last_seen(log: LogCheck, anchoring: Anchoring) -> None:
+    if not log.last_seen or not log.last_time:
         return
-    behind = datetime.fromisoformat(log.last_time).timestamp() - log.newest_cosignature
+    behind = datetime.fromisoformat(log.last_time).timestamp() - log.last_seen
     if behind > anchoring.stale_after.total_seconds():
-        log.tell(
-            found.ANCHOR_STALE, f"the newest cosignature of a witness is {behind:.0f} s older than the newest record"
-        )
+        log.tell(found.ANCHOR_STALE, f"it was last seen {behind:.0f} s before its newest record")
 
 
 def _span(earlier: str, later: str) -> timedelta:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,6 +42,9 @@ def verify(
     witness: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="Public key of a witness whose cosignatures count.")
     ] = None,
+    tsa_ca: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="CA of the time-stamping authority whose tokens count, PEM.")
+    ] = None,
     accept: Annotated[
         str, typer.Option(metavar="CLASS,...", help=f"Report, but do not fail on: {', '.join(ACCEPTABLE)}.")
     ] = "",
@@ -71,7 +74,11 @@ def verify(
     accepted = _parse_classes(accept)
     settings = None if export is not None and root is not None else read_settings(config)
     key = load_verifier(root or _root_file(settings))
-    anchoring = _anchoring(anchors, witness or [], parse_age(stale_after), parse_age(tolerate_tail))
+    anchoring = replace(
+        _read_anchors(anchors, witness or [], tsa_ca),
+        stale_after=parse_age(stale_after),
+        tolerated_tail=parse_age(tolerate_tail),
+    )
     with ExitStack() as stack:
         lines = _open_lines(export, settings, stack)
         report = verify_lines(_with_progress(lines), key, anchoring)
@@ -105,13 +112,15 @@ def _root_file(settings: Settings | None) -> Path:
     return KeyFolder(settings.key_folder).root_pub if settings is not None else Path()
 
 
-def _anchoring(folder: Path | None, witnesses: list[Path], stale: timedelta, tail: timedelta) -> Anchoring:
+def _read_anchors(folder: Path | None, witnesses: list[Path], tsa_ca: Path | None) -> Anchoring:
     from holdfast.audit.anchors.evidence import read_evidence
+    from holdfast.audit.anchors.timestamp import load_authority
     from holdfast.audit.keys import load_verifier
     from holdfast.audit.verify import Anchoring
 
     evidence = tuple(read_evidence(folder)) if folder is not None else ()
-    return Anchoring(evidence, tuple(load_verifier(file) for file in witnesses), stale, tail)
+    authority = load_authority(tsa_ca) if tsa_ca is not None else ()
+    return Anchoring(evidence, tuple(load_verifier(file) for file in witnesses), authority)
 
 
 def _open_lines(export: Path | None, settings: Settings | None, stack: ExitStack) -> Iterable[Line]:
