@@ -47,6 +47,8 @@ def test_the_commands_are_these() -> None:
         "audit keys show",
         "audit accept",
         "audit verify",
+        "audit prove",
+        "audit verify-proof",
         "audit reconcile",
         "audit migrate-store",
         "policy check",

@@ -6,7 +6,7 @@ names, and `keys` has accept beside them.
 
 import typer
 
-from holdfast.cli.audit import calls, keys, migrate_store, reconcile, verify
+from holdfast.cli.audit import calls, keys, migrate_store, prove, reconcile, verify
 
 app = typer.Typer(help="Read the record of every call.", no_args_is_help=True)
 app.command("list")(calls.list_calls)
@@ -15,5 +15,7 @@ app.command("export")(calls.export)
 app.add_typer(keys.app, name="keys")
 app.command("accept")(keys.accept)
 app.command("verify")(verify.verify)
+app.command("prove")(prove.prove)
+app.command("verify-proof")(prove.verify_proof)
 app.command("reconcile")(reconcile.reconcile)
 app.command("migrate-store")(migrate_store.migrate_store)
