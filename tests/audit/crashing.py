@@ -21,7 +21,9 @@ from holdfast.audit.keys import KeyFolder
 from holdfast.audit.ledger import Ledger, Writer
 from holdfast.audit.record import Entry, Kind, decode
 from holdfast.audit.store import LedgerStore
+from holdfast.audit.store.export import export_lines
 from holdfast.audit.tree import hash_leaf, root_of
+from holdfast.audit.verify import Anchoring, Report, verify_lines
 from holdfast.audit.writer import AuditWriter
 from holdfast.database import Database
 
@@ -106,6 +108,16 @@ def find_incomplete(url: str) -> set[str]:
         database.close()
     ended = {item.call for item in told if item.kind is Kind.OUTCOME}
     return {item.call for item in told if item.kind is Kind.INTENT} - ended
+
+
+def verify_after(url: str, folder: Path) -> Report:
+    """The auditor's verdict on what is left, without anchors."""
+    database = Database.open_readonly(url)
+    try:
+        lines = export_lines(database, "test", "2026-01-01T00:00:00.000000Z")
+        return verify_lines(lines, KeyFolder(folder / "keys").root_verifier(), Anchoring())
+    finally:
+        database.close()
 
 
 def _kept(store: LedgerStore) -> dict[tuple[str, int], str]:

@@ -9,8 +9,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from holdfast.approval.store import HoldStore
+from holdfast.audit.anchors.opening import open_publisher
 from holdfast.audit.keys import CONSOLE
 from holdfast.audit.opening import make_writer, open_ledger
+from holdfast.audit.store.ledger import LedgerStore
+from holdfast.audit.trees import LedgerTrees
 from holdfast.console.application import ApprovalsAPI
 from holdfast.console.decisions import Decisions
 from holdfast.database import Database
@@ -59,7 +62,11 @@ async def open_application(settings: Settings, stack: contextlib.AsyncExitStack)
     stack.push_async_callback(authenticator.close)
     database = Database.open(settings.database_url)
     stack.callback(database.close)
-    writer = make_writer(settings, open_ledger(settings, database, CONSOLE), Metrics())
+    ledger = open_ledger(settings, database, CONSOLE)
+    publisher = open_publisher(settings, LedgerTrees(ledger, LedgerStore(database)))
+    publisher.start()
+    stack.push_async_callback(publisher.close)
+    writer = make_writer(settings, ledger, Metrics())
     writer.start()
     stack.push_async_callback(writer.close)
     decisions = Decisions(HoldStore(database), writer, lambda: datetime.now(UTC))
