@@ -1,25 +1,36 @@
 """The export: all that proves the record, in one file that is verified without the database.
 
-A Zstandard stream (RFC 8878) of JSON objects, one a line, keys sorted, bytes in base64, what is empty left out. The
-member `line` says what a line is. In this order:
+One Zstandard frame (RFC 8878) around lines that end with a new line character, each a JSON object in UTF-8. Members
+stand in the order of their names, members that have the value named below as "else" are left out, bytes are base64
+(RFC 4648 section 4, padded). The member `line` says what a line is. The lines come in this order:
 
-    header       `format` is "holdfast/export/1"; cluster, time, the kind of each table as found in the database, and
-                 whether payloads follow
-    log          every log: what table `logs` holds of it
-    content      `log` (a number) begins the content of one log; each log has one, in the order of its numbers
-      checkpoint   a signed note of that log, by size
-      leafHashes   of a log that was dropped: 32 bytes each, from leaf `first` on
-      record       a leaf of that log, by seq; `columns` are the columns beside it in the order of `RECORD_COLUMNS`,
-                   `leafType` is there only when the leaf is not bytes; `bodies` are the rows of its bodies (slot,
-                   part, salt, sha256); `call` is the row of its call when that row was derived from this record,
-                   `callElsewhere` (LOG/SEQ) says which other record it names
-    caller       a caller, and the claims that it is found by
-    blob         a piece of a payload, by day and SHA-256, as it is kept (`codec`); without `body` where the object
-                 store lacks it
-    end          how many rows each table has: a file without this line was cut
+    header       once. `format`: "holdfast/export/1"; `cluster`; `exportedAt`: RFC 3339; `tables`: the kind of each
+                 table by name, "table" where all is well, else what was found in its place; `payloads`: whether
+                 blobs follow
+    log          one a row of `logs`, by number: `id`, `origin`, `replica`, `epoch`, `day`, `certificate`, `size`,
+                 `root`, `openedAt`, `closedAt` (else ""), `droppedAt` (else "")
+    content      one a log, in the same order: `log`, its number. What follows belongs to it, up to the next one:
+      checkpoint   a row of `checkpoints`, by size: `size`, `note`
+      leafHashes   a row of `leaf_hashes`, of a log that was dropped: `first`, and `hashes`, 32 bytes a leaf
+      record       a row of `records`, by seq: `seq`; `columns`: day, call_id, kind and at; `leaf`: its bytes;
+                   `leafType` (else ""): what the leaf is kept as, if not as bytes. What hangs on it: `bodies` (else
+                   []): [slot, part, salt, sha256] for each row of `bodies`, by slot and part. Of the row of `calls`
+                   for its call_id, when log and seq of that row are this record's: `call`: an object of the columns
+                   of `CallRow`, and `callPlace`: its day and caller. When they are not: `callElsewhere`: its log,
+                   seq and complete
+    caller       a row of `callers`, by ID: `id`, `caller`, and `claims` (else []): [name, value] for each row of
+                 `caller_claims` for it, sorted
+    blob         a row of `blobs`, by day and SHA-256: `day`, `sha256`, `size`, `codec`, and `body`: the bytes as they
+                 are kept, in the database or the object store; else null, when neither has them
+    end          once. `rows`: how many rows each table has. A file without this line was cut; rows that hang on
+                 nothing above show only here
 
-Everything is told as the database has it, be it right or wrong; nothing is checked, corrected or left out here. All
-lines are of one moment: one read transaction.
+Everything is told as the database has it, right or wrong: nothing is checked, corrected or left out. A value of
+another type than its column's is told as one that no right value looks like: text as "(TYPE) VALUE", an integer as
+-1, bytes with "(TYPE) " before them. All lines are of one moment: one read transaction.
+
+What a leaf is: `record`; its hash and the trees: `tree`; notes and checkpoints: `note`, `checkpoint`; certificates:
+`keys`; commitments to bodies, and codecs: `payload`; IDs and claims of callers: `callers`.
 """
 
 from __future__ import annotations
@@ -41,8 +52,12 @@ if TYPE_CHECKING:
 
 FORMAT = "holdfast/export/1"
 RECORD_COLUMNS = ("day", "call_id", "kind", "at")
-LONGEST_LINE = 64 << 20
+LONGEST_LINE = 256 << 20
+"""A body from before bodies were cut into pieces is one blob."""
+
 LEVEL = 3
+BLOCK = 1 << 18
+NOTHING = msgspec.Raw()
 
 
 class _Line(
@@ -107,15 +122,16 @@ class BodyLine(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RecordLine(_Line, frozen=True, tag="record"):
-    """A row of `records`, with the rows that hang on it."""
+    """A row of `records`, with the rows that hang on it; `call` is kept as JSON, since most are only compared."""
 
     seq: int
-    columns: tuple[str, ...]
+    columns: tuple[str, str, str, str]
     leaf: bytes = b""
     leaf_type: str = ""
     bodies: tuple[BodyLine, ...] = ()
-    call: dict[str, str | int | bool | None] | None = None
-    call_elsewhere: str = ""
+    call: msgspec.Raw = NOTHING
+    call_place: tuple[str, str] | None = None
+    call_elsewhere: tuple[int, int, bool] | None = None
 
 
 class CallerLine(_Line, frozen=True, tag="caller"):
@@ -153,18 +169,38 @@ _decoder: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line.__value__)
 def write_export(lines: Iterable[Line], stream: IO[bytes]) -> None:
     """Write an export; the stream is left open."""
     compressor = zstd.ZstdCompressor(LEVEL)
+    block = bytearray()
     for line in lines:
-        stream.write(compressor.compress(_encoder.encode(line) + b"\n"))
-    stream.write(compressor.flush())
+        block += _encoder.encode(line)
+        block += b"\n"
+        if len(block) >= BLOCK:
+            stream.write(compressor.compress(block))
+            block.clear()
+    stream.write(compressor.compress(block) + compressor.flush())
 
 
 def read_export(stream: IO[bytes]) -> Iterator[Line]:
     """Yield the lines of an export. Raises ConfigurationError where it is none, is cut, or a line is too long."""
+    rest = b""
     try:
-        with zstd.ZstdFile(stream, "rb") as lines:
-            while encoded := lines.readline(LONGEST_LINE + 1):
-                if len(encoded) > LONGEST_LINE or not encoded.endswith(b"\n"):
-                    raise ConfigurationError("the export has a line that is too long or cut; export it again.")
-                yield _decoder.decode(encoded)
-    except (zstd.ZstdError, EOFError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        for block in _decompress(stream):
+            whole, _, rest = (rest + block).rpartition(b"\n")
+            if len(rest) > LONGEST_LINE:
+                raise ConfigurationError("the export has a line that is too long; it is no export, or was damaged.")
+            yield from _decoder.decode_lines(whole)
+    except (zstd.ZstdError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"this is not an export, or it was damaged: {error}.") from error
+    if rest:
+        raise ConfigurationError("the last line of the export was cut; export it again.")
+
+
+def _decompress(stream: IO[bytes]) -> Iterator[bytes]:
+    """Yield what is in the one frame, a block at a time, whatever is compressed into it."""
+    decompressor = zstd.ZstdDecompressor()
+    while not decompressor.eof:
+        kept = stream.read(BLOCK) if decompressor.needs_input else b""
+        if not kept and decompressor.needs_input:
+            raise ConfigurationError("the export was cut; export it again.")
+        yield decompressor.decompress(kept, max_length=BLOCK)
+    if decompressor.unused_data or stream.read(1):
+        raise ConfigurationError("something follows the end of the export; it was damaged.")

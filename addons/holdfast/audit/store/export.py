@@ -1,16 +1,19 @@
 """Reads the whole record in one snapshot, as the lines of an export.
 
-What is read is not trusted to be what this program wrote: columns are told as they are found, and rows that belong
-to nothing show in the counts of the last line.
+What is read is not trusted to be what this program wrote: columns are told as they are found, whatever their type,
+and rows that belong to nothing show in the counts of the last line.
 """
 
 from __future__ import annotations
 
+import sqlite3
 from collections import defaultdict
+from contextlib import contextmanager
 from itertools import batched, groupby
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, inspect, select, text, tuple_, type_coerce
+import msgspec
+from sqlalchemy import func, inspect, select, text, type_coerce
 from sqlalchemy.types import NULLTYPE
 
 from holdfast.audit.export import (
@@ -26,6 +29,7 @@ from holdfast.audit.export import (
     LogLine,
     RecordLine,
 )
+from holdfast.audit.record import CallRow
 from holdfast.audit.store.tables import (
     blobs,
     bodies,
@@ -42,140 +46,160 @@ from holdfast.errors import NotFound
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sqlalchemy import Connection, Select
+    from sqlalchemy import ColumnElement, Connection, Select, Table
 
     from holdfast.audit.export import Line
     from holdfast.audit.store.ledger import PieceStore
     from holdfast.database import Database
 
 TABLES = (logs, leaf_hashes, records, checkpoints, bodies, blobs, calls, callers, caller_claims)
-RECORD = (
-    *(column for column in records.c if column.name != "leaf"),
-    type_coerce(records.c.leaf, NULLTYPE).label("leaf"),
-)
-"""A leaf is told as whatever the database holds in its place."""
-
+CALL_COLUMNS = CallRow.__struct_fields__
 PAGE = 500
+BLOB_PAGE = 16
+"""A blob may have more than a megabyte."""
+
+_encoder = msgspec.json.Encoder(order="sorted")
 
 
 def export_lines(
     database: Database, cluster: str, now: str, *, pieces: PieceStore | None = None, payloads: bool = True
 ) -> Iterator[Line]:
     """Yield the lines of an export of all there is. Raises Unavailable."""
-    with database.snapshot() as connection:
+    with database.snapshot() as connection, _any_text(connection):
         yield Header(FORMAT, cluster, now, _table_kinds(connection), payloads)
-        found = connection.execute(select(logs).order_by(logs.c.id)).mappings().all()
-        for row in found:
-            yield LogLine(**{name: value for name, value in row.items() if value is not None})
-        for row in found:
-            yield ContentLine(row["id"])
-            yield from _content(connection, row["id"], row["day"])
+        found = [_log(row) for row in connection.execute(select(*_raw(logs)).order_by(logs.c.id))]
+        yield from found
+        for log in found:
+            yield ContentLine(log.id)
+            yield from _content(connection, log.id, log.day)
         yield from _callers(connection)
         if payloads:
             yield from _blobs(connection, pieces)
         yield EndLine({table.name: _count(connection, table) for table in TABLES})
 
 
+@contextmanager
+def _any_text(connection: Connection) -> Iterator[None]:
+    """Read text that is no UTF-8 too, which SQLite keeps and Python's sqlite3 refuses."""
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, sqlite3.Connection):
+        yield
+        return
+    driver.text_factory = lambda raw: raw.decode("utf-8", "backslashreplace")
+    try:
+        yield
+    finally:
+        driver.text_factory = str
+
+
 def _table_kinds(connection: Connection) -> dict[str, str]:
-    """`table` for each of our tables, `view` or `missing` for what is none; a trigger on one shows as `trigger`."""
+    """`table` for each of our tables, and for one that has what could change or hide its rows, what that is."""
     inspector = inspect(connection)
     tables, views = set(inspector.get_table_names()), set(inspector.get_view_names())
     kinds = {
         table.name: "table" if table.name in tables else "view" if table.name in views else "missing"
         for table in TABLES
     }
-    return kinds | dict.fromkeys(_triggers(connection) & kinds.keys(), "trigger")
+    return kinds | {table: kind for table, kind in _interferences(connection) if table in kinds}
 
 
-def _triggers(connection: Connection) -> set[str]:
+def _interferences(connection: Connection) -> list[tuple[str, str]]:
     if connection.dialect.name == "sqlite":
-        query = "SELECT tbl_name FROM sqlite_master WHERE type = 'trigger'"
+        query = "SELECT tbl_name, 'trigger' FROM sqlite_master WHERE type = 'trigger'"
     else:
-        query = "SELECT DISTINCT event_object_table FROM information_schema.triggers"
-    return set(connection.execute(text(query)).scalars())
+        query = (
+            "SELECT relname, CASE WHEN relrowsecurity THEN 'row security' WHEN relhasrules THEN 'rule' "
+            "ELSE 'trigger' END FROM pg_class WHERE relnamespace = current_schema()::regnamespace "
+            "AND relkind IN ('r', 'p') AND (relrowsecurity OR relhasrules OR EXISTS (SELECT 1 FROM pg_trigger "
+            "WHERE tgrelid = pg_class.oid AND NOT tgisinternal))"
+        )
+    return [(table, kind) for table, kind in connection.execute(text(query))]
 
 
 def _content(connection: Connection, log: int, day: str) -> Iterator[Line]:
-    here = (checkpoints.c.day == day, checkpoints.c.log == log)
-    for size, note in _stream(
-        connection, select(checkpoints.c.size, checkpoints.c.note).where(*here).order_by(checkpoints.c.size)
-    ):
-        yield CheckpointLine(size, note)
-    kept = (
-        select(leaf_hashes.c.first, leaf_hashes.c.hashes).where(leaf_hashes.c.log == log).order_by(leaf_hashes.c.first)
+    notes = (
+        select(*_raw(checkpoints, "size", "note"))
+        .where(checkpoints.c.day == day, checkpoints.c.log == log)
+        .order_by(checkpoints.c.size)
     )
+    for size, note in _stream(connection, notes):
+        yield CheckpointLine(_integer(size), _text(note))
+    kept = select(*_raw(leaf_hashes, "first", "hashes")).where(leaf_hashes.c.log == log).order_by(leaf_hashes.c.first)
     for first, hashes in _stream(connection, kept):
-        yield LeafHashesLine(first, bytes(hashes))
-    found = select(*RECORD).where(records.c.day == day, records.c.log == log).order_by(records.c.seq)
+        yield LeafHashesLine(_integer(first), _bytes(hashes))
+    found = select(*_raw(records)).where(records.c.day == day, records.c.log == log).order_by(records.c.seq)
     for page in batched(_stream(connection, found), PAGE):
         yield from _records(connection, page, log, day)
 
 
 def _records(connection: Connection, page: Sequence[Any], log: int, day: str) -> Iterator[Line]:
     pieces = _bodies_of(connection, page, log, day)
-    rows = _calls_of(connection, {row.call_id for row in page if row.call_id})
+    rows = _calls_of(connection, [row.call_id for row in page if row.call_id and type(row.call_id) is str])
     for row in page:
-        call = rows.get(row.call_id)
-        is_derived = call is not None and (call["log"], call["seq"]) == (log, row.seq)
         leaf_is_bytes = isinstance(row.leaf, (bytes, memoryview))
-        yield RecordLine(
-            seq=row.seq,
-            columns=(row.day, row.call_id, row.kind, row.at),
-            leaf=bytes(row.leaf) if leaf_is_bytes else str(row.leaf).encode("utf-8", "surrogateescape"),
+        line = RecordLine(
+            seq=_integer(row.seq),
+            columns=(_text(row.day), _text(row.call_id), _text(row.kind), _text(row.at)),
+            leaf=bytes(row.leaf) if leaf_is_bytes else str(row.leaf).encode(),
             leaf_type="" if leaf_is_bytes else type(row.leaf).__name__,
             bodies=tuple(pieces.get(row.seq, ())),
-            call=call if is_derived else None,
-            call_elsewhere=f"{call['log']}/{call['seq']}" if call is not None and not is_derived else "",
         )
+        call = rows.get(row.call_id)
+        yield line if call is None else _with_call(line, call, log)
+
+
+def _with_call(line: RecordLine, row: Any, log: int) -> RecordLine:
+    """The record's line with the row of its call, or with what that row is derived from instead."""
+    if (row.log, row.seq) != (log, line.seq):
+        elsewhere = (_integer(row.log), _integer(row.seq), bool(row.complete))
+        return msgspec.structs.replace(line, call_elsewhere=elsewhere)
+    told = {name: _cell(value) for name, value in zip(CALL_COLUMNS, row, strict=False)}
+    told["complete"] = _flag(row.complete)
+    place = (_text(row.day), _text(row.caller))
+    return msgspec.structs.replace(line, call=msgspec.Raw(_encoder.encode(told)), call_place=place)
 
 
 def _bodies_of(connection: Connection, page: Sequence[Any], log: int, day: str) -> dict[int, list[BodyLine]]:
     query = (
-        select(bodies)
+        select(*_raw(bodies, "seq", "slot", "part", "salt", "sha256"))
         .where(bodies.c.day == day, bodies.c.log == log, bodies.c.seq.between(page[0].seq, page[-1].seq))
         .order_by(bodies.c.seq, bodies.c.slot, bodies.c.part)
     )
     found: dict[int, list[BodyLine]] = defaultdict(list)
-    for row in connection.execute(query):
-        found[row.seq].append(BodyLine(row.slot, row.part, bytes(row.salt), row.sha256))
+    for seq, slot, part, salt, sha256 in connection.execute(query):
+        found[seq].append(BodyLine(_text(slot), _integer(part), _bytes(salt), _text(sha256)))
     return found
 
 
-def _calls_of(connection: Connection, audit_ids: set[str]) -> dict[str, dict[str, Any]]:
-    query = select(calls).where(calls.c.audit_id.in_(audit_ids))
-    return {row["audit_id"]: dict(row) for row in connection.execute(query).mappings()} if audit_ids else {}
+def _calls_of(connection: Connection, audit_ids: Sequence[str]) -> dict[str, Any]:
+    if not audit_ids:
+        return {}
+    columns = _raw(calls, *CALL_COLUMNS, "day", "caller", "log", "seq")
+    query = select(*columns).where(calls.c.audit_id.in_(dict.fromkeys(audit_ids)))
+    return {row.audit_id: row for row in connection.execute(query)}
 
 
 def _callers(connection: Connection) -> Iterator[Line]:
-    claims = select(caller_claims).order_by(caller_claims.c.caller, caller_claims.c.name, caller_claims.c.value)
-    by_caller = groupby(_stream(connection, claims), key=lambda row: row.caller)
+    claims = select(*_raw(caller_claims, "caller", "name", "value"))
+    claims = claims.order_by(caller_claims.c.caller, caller_claims.c.name, caller_claims.c.value)
+    by_caller = groupby(_stream(connection, claims), key=lambda row: _text(row.caller))
     following = next(by_caller, None)
-    for row in _stream(connection, select(callers).order_by(callers.c.id)):
-        while following is not None and following[0] < row.id:
+    for row in _stream(connection, select(*_raw(callers, "id", "caller")).order_by(callers.c.id)):
+        caller = _text(row.id)
+        while following is not None and following[0] < caller:
             following = next(by_caller, None)  # claims of nobody: the counts tell
         found: tuple[tuple[str, str], ...] = ()
-        if following is not None and following[0] == row.id:
-            found = tuple((claim.name, claim.value) for claim in following[1])
+        if following is not None and following[0] == caller:
+            found = tuple((_text(claim.name), _text(claim.value)) for claim in following[1])
             following = next(by_caller, None)
-        yield CallerLine(row.id, row.caller, found)
+        yield CallerLine(caller, _text(row.caller), found)
 
 
 def _blobs(connection: Connection, pieces: PieceStore | None) -> Iterator[Line]:
-    position: tuple[str, str] = ("", "")
-    while True:
-        query = (
-            select(blobs)
-            .where(tuple_(blobs.c.day, blobs.c.sha256) > position)
-            .order_by(blobs.c.day, blobs.c.sha256)
-            .limit(PAGE)
-        )
-        page = connection.execute(query).all()
-        for row in page:
-            body = bytes(row.body) if row.body is not None else _outside(pieces, row.day, row.sha256)
-            yield BlobLine(row.day, row.sha256, row.size, row.codec, body)
-        if len(page) < PAGE:
-            return
-        position = (page[-1].day, page[-1].sha256)
+    query = select(*_raw(blobs, "day", "sha256", "size", "codec", "body")).order_by(blobs.c.day, blobs.c.sha256)
+    for row in _stream(connection, query, BLOB_PAGE):
+        body = _bytes(row.body) if row.body is not None else _outside(pieces, _text(row.day), _text(row.sha256))
+        yield BlobLine(_text(row.day), _text(row.sha256), _integer(row.size), _text(row.codec), body)
 
 
 def _outside(pieces: PieceStore | None, day: str, sha256: str) -> bytes | None:
@@ -185,11 +209,56 @@ def _outside(pieces: PieceStore | None, day: str, sha256: str) -> bytes | None:
         return None
 
 
-def _stream(connection: Connection, query: Select[*tuple[Any, ...]]) -> Iterator[Any]:
+def _stream(connection: Connection, query: Select[*tuple[Any, ...]], page: int = PAGE) -> Iterator[Any]:
     """Yield rows without holding them all, in a cursor of their own: others are read on the connection meanwhile."""
-    with connection.execute(query, execution_options={"yield_per": PAGE}) as rows:
+    with connection.execute(query, execution_options={"yield_per": page}) as rows:
         yield from rows
 
 
 def _count(connection: Connection, table: Any) -> int:
     return int(connection.execute(select(func.count()).select_from(table)).scalar_one())
+
+
+def _raw(table: Table, *names: str) -> list[ColumnElement[Any]]:
+    """Columns of a table as the driver returns them."""
+    return [type_coerce(table.c[name], NULLTYPE).label(name) for name in names or table.c.keys()]
+
+
+def _log(row: Any) -> LogLine:
+    return LogLine(
+        id=_integer(row.id),
+        origin=_text(row.origin),
+        replica=_text(row.replica),
+        epoch=_integer(row.epoch),
+        day=_text(row.day),
+        certificate=_text(row.certificate),
+        size=_integer(row.size),
+        root=_text(row.root),
+        opened_at=_text(row.opened_at),
+        closed_at="" if row.closed_at is None else _text(row.closed_at),
+        dropped_at="" if row.dropped_at is None else _text(row.dropped_at),
+    )
+
+
+def _text(value: Any) -> str:
+    return value if type(value) is str else _odd(value)
+
+
+def _integer(value: Any) -> int:
+    return value if type(value) is int else -1
+
+
+def _bytes(value: Any) -> bytes:
+    return bytes(value) if isinstance(value, (bytes, memoryview)) else _odd(value).encode()
+
+
+def _cell(value: Any) -> str | int | None:
+    return value if type(value) in {str, int, type(None)} else _odd(value)
+
+
+def _flag(value: Any) -> bool | str:
+    return bool(value) if value in (0, 1) else _odd(value)
+
+
+def _odd(value: Any) -> str:
+    return f"({type(value).__name__}) {value}"

@@ -1,14 +1,14 @@
 """One log's lines: its leaves one after another, what is derived from them, its bodies, checkpoints and clocks.
 
 What its records and checkpoints claim of any log at some size is only remembered here; `roots` holds it against the
-trees, when all of them are known.
+trees, when all of them are known. Only logs whose key the root has certified are believed in what they claim.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,10 +17,10 @@ from holdfast.audit.callers import caller_id
 from holdfast.audit.checkpoint import Origin, open_checkpoint
 from holdfast.audit.keys import parse_certificate
 from holdfast.audit.note import BadNote, KeyName, Verifier
-from holdfast.audit.payload import Slot, commit
-from holdfast.audit.record import Kind, Leaf, Record, call_row, decode, encode_caller, timestamp
+from holdfast.audit.payload import PIECE_BYTES, Slot, commit
+from holdfast.audit.record import Kind, Leaf, Record, Seen, call_row, decode, encode_caller, timestamp
 from holdfast.audit.sequence import NO_HASH
-from holdfast.audit.tree import HASH_BYTES, Frontier, LeafHash, hash_leaf
+from holdfast.audit.tree import HASH_BYTES, LeafHash, hash_leaf
 from holdfast.audit.verify import findings as found
 from holdfast.audit.verify.findings import Report
 from holdfast.audit.verify.scratch import Scratch
@@ -29,15 +29,22 @@ from holdfast.errors import Internal
 if TYPE_CHECKING:
     from holdfast.audit.export import BodyLine, CheckpointLine, LeafHashesLine, LogLine, RecordLine
     from holdfast.audit.keys import Certificate
-    from holdfast.audit.record import CallRow, Payload
+    from holdfast.audit.record import Caller, CallRow, Payload
     from holdfast.audit.verify.findings import Code
 
 LEGACY = "legacy/"
 """Logs from before logs were signed are called so, and only those hold leaves of version 1."""
 
 TOLERATED_STEP_SECONDS = 2.0
+LATEST_START = timedelta(hours=1)
+"""A log is named and given its day before its first record is durable."""
+
 HASHES_A_WRITE = 1000
 KNOWN_CALLERS = 10_000
+SPEAKING = {Kind.HEARTBEAT, Kind.PEER, Kind.REDACT, Kind.ROTATE, Kind.CLOSE}
+"""Records in which a log tells of itself and of others."""
+
+_row_encoder = msgspec.json.Encoder(order="sorted")
 
 
 @dataclass(slots=True)
@@ -47,13 +54,21 @@ class Shared:
     report: Report
     scratch: Scratch
     root: Verifier
+    logs: dict[int, LogCheck] = field(default_factory=dict)
     rows: Counter[str] = field(default_factory=Counter)
     dropped_days: set[str] = field(default_factory=set)
     callers: dict[str, str] = field(default_factory=dict)
     """IDs of callers seen before, by their JSON."""
 
-    repeated: dict[tuple[int, int], tuple[str, str, int]] = field(default_factory=dict)
-    """Outcomes whose call's row names another record: that record, and the call, log and seq of the outcome."""
+    origins: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Reach:
+    """Up to which size, and up to which time of its records, a log is known outside the database."""
+
+    size: int = 0
+    time: str = ""
 
 
 class LogCheck:
@@ -65,23 +80,27 @@ class LogCheck:
         self.size = 0
         self.is_legacy = line.origin.startswith(LEGACY)
         self.is_dropped = bool(line.dropped_at)
-        self.is_closed = False
+        self.first_time = ""
         self.last_time = ""
-        self.anchored_size = 0
-        self.anchored_time = ""
+        self.closed_at = ""
+        self.goes_on_from: Seen | None = None
+        self.anchored = Reach()
+        self.witnessed = Reach()
         self.last_seen = 0.0
         self._shared = shared
-        self._tree = Frontier()
+        self._records = self._bodies = self._calls = 0
         self._previous: bytes = NO_HASH
         self._hashes: list[LeafHash] = []
         self._signed_size = 0
         self._clock = ("", 0)
+        self._wall = 0.0
         self.certificate = None if self.is_legacy else self._open_certificate()
-        self._validity = (
-            (timestamp(self.certificate.not_before), timestamp(self.certificate.not_after))
-            if self.certificate
-            else None
-        )
+        self._validity = _validity(self.certificate) if self.certificate else None
+
+    @property
+    def anchored_size(self) -> int:
+        """How many records are anchored."""
+        return self.anchored.size
 
     def tell(self, code: Code, what: str, seq: int | None = None) -> None:
         """Report a finding about this log."""
@@ -118,10 +137,7 @@ class LogCheck:
 
     def check_record(self, line: RecordLine) -> None:
         """Take in a leaf and what hangs on it."""
-        self._shared.rows["records"] += 1
-        self._shared.rows["bodies"] += len(line.bodies)
-        self._shared.rows["calls"] += line.call is not None
-        self._shared.report.leaves += 1
+        self._records += 1
         if line.seq != self.size:
             self.tell(found.LEAF_MISSING, f"after record {self.size - 1} comes {line.seq}", line.seq)
         if line.leaf_type:
@@ -136,15 +152,17 @@ class LogCheck:
 
     def finish(self) -> None:
         """The log's lines are over."""
-        self._write_hashes()
+        self._shared.scratch.write_hashes(self.line.id, self._hashes)
+        self._hashes.clear()
+        self._shared.rows.update(records=self._records, bodies=self._bodies, calls=self._calls)
+        self._shared.report.leaves += self._records
         if self.is_dropped:
             self._shared.report.add(found.LOG_DROPPED, f"{self.size} records, on {self.line.dropped_at}", self.origin)
-        if (self.line.size, self.line.root) != (self.size, self._tree.root().hex()):
-            self.tell(found.LOG_ALTERED, f"it is said to have {self.line.size} records, and has {self.size}, or others")
         if not self.is_legacy and self._signed_size < self.size:
             self.tell(
                 found.UNSIGNED_TAIL, f"its last checkpoint is of size {self._signed_size}, it has {self.size} records"
             )
+        self._check_description()
 
     def _open_certificate(self) -> Certificate | None:
         try:
@@ -155,92 +173,118 @@ class LogCheck:
             return None
         return certificate
 
+    def _check_description(self) -> None:
+        """The log's row, against the log. Its root is claimed, as others claim one."""
+        line = self.line
+        if line.size != self.size:
+            self.tell(found.LOG_ALTERED, f"it is said to have {line.size} records, and has {self.size}")
+        else:
+            self._claim(self.origin, line.size, _from_hex(line.root), "row", self.size)
+        if self.certificate is None:
+            return
+        _, _, replica, epoch = self.origin.split("/")
+        if (line.replica, str(line.epoch)) != (replica, epoch):
+            self.tell(found.LOG_ALTERED, f"it is said to be epoch {line.epoch} of {line.replica}")
+        if self.is_dropped or not self.first_time:
+            return
+        if line.closed_at != self.closed_at:
+            self.tell(found.LOG_ALTERED, f"it is said to be closed at {line.closed_at!r}, found {self.closed_at!r}")
+        if line.opened_at[:10] != line.day or not _begins(line.day, line.opened_at, self.first_time):
+            self.tell(
+                found.LOG_ALTERED,
+                f"it is said to be of {line.day}, opened at {line.opened_at}; its first record is of {self.first_time}",
+            )
+
     def _append(self, leaf_hash: LeafHash) -> None:
-        self._tree.add(leaf_hash)
         self.size += 1
         self._previous = leaf_hash
         self._hashes.append(leaf_hash)
         if len(self._hashes) >= HASHES_A_WRITE:
-            self._write_hashes()
-
-    def _write_hashes(self) -> None:
-        self._shared.scratch.write_hashes(self.line.id, self._hashes)
-        self._hashes.clear()
+            self._shared.scratch.write_hashes(self.line.id, self._hashes)
+            self._hashes.clear()
 
     def _claim(self, log: str, size: int, root: bytes, kind: str, seq: int) -> None:
-        self._shared.scratch.add("claim", (log, size, root, kind, self.origin, seq))
+        self._shared.scratch.add("claim", (log, size, root, kind, self.origin, seq, self.last_time, None))
 
     def _check_leaf(self, line: RecordLine, leaf: Leaf) -> None:
         record = leaf.record
-        if (leaf.version == 1) != self.is_legacy:
-            self.tell(found.LEAF_PLACE, f"a leaf of version {leaf.version} does not belong in this log", line.seq)
-        if not self.is_legacy:
+        if (leaf.version == 1) != self.is_legacy or (self.is_legacy and record.kind in SPEAKING):
+            self.tell(
+                found.LEAF_PLACE, f"a {record.kind} record of version {leaf.version} is not of this log", line.seq
+            )
+        elif not self.is_legacy:
             self._check_place(line, leaf)
             self._check_time(leaf)
-        expected = (self.line.day, record.call, record.kind.value, record.at)
-        if line.columns != expected:
+        if line.columns != (self.line.day, record.call, record.kind, record.at):
+            expected = (self.line.day, record.call, record.kind.value, record.at)
             self.tell(found.COLUMN_ALTERED, f"found {line.columns}, expected {expected}", line.seq)
         self._check_call(line, record)
-        self._check_bodies(line, record)
-        self._check_own(leaf)
-        if self.is_closed and record.kind is not Kind.CLOSE:
+        if line.bodies or record.request_body or record.response_body:
+            self._check_bodies(line, record)
+        if self.closed_at:
             self.tell(found.CHAIN_BROKEN, "it goes on after it was closed", line.seq)
-        self.is_closed = self.is_closed or record.kind is Kind.CLOSE
+        if record.kind in SPEAKING and self.certificate is not None:
+            self._check_own(leaf)
 
     def _check_place(self, line: RecordLine, leaf: Leaf) -> None:
         if leaf.log != self.origin or leaf.seq != line.seq:
             self.tell(found.LEAF_PLACE, f"the leaf is record {leaf.seq} of {leaf.log}", line.seq)
-        if self.size and leaf.previous != self._previous.hex():
-            self.tell(found.LEAF_PLACE, "the leaf names another one before it", line.seq)
         if not self.size:
             self._check_beginning(leaf)
+        elif leaf.previous != self._previous.hex():
+            self.tell(found.LEAF_PLACE, "the leaf names another one before it", line.seq)
 
     def _check_beginning(self, leaf: Leaf) -> None:
         """The first leaf names the root of the log before it, which its `start` part describes."""
+        self.first_time = leaf.time
         start = leaf.record.start
         if start is None:
             self.tell(found.CHAIN_BROKEN, "its first record does not say what it goes on from", leaf.seq)
         elif start.previous_log:
-            self._claim(start.previous_log, start.previous_size, _from_hex(leaf.previous), "start", leaf.seq)
+            self.goes_on_from = Seen(start.previous_log, start.previous_size, leaf.previous)
         elif leaf.previous != NO_HASH.hex():
             self.tell(found.CHAIN_BROKEN, "it goes on from a log that it does not name", leaf.seq)
 
     def _check_time(self, leaf: Leaf) -> None:
-        self.last_time = leaf.time
-        if leaf.seq == self.anchored_size - 1:
-            self.anchored_time = leaf.time
-        if self._validity is not None and not self._validity[0] <= leaf.time <= self._validity[1]:
-            self.tell(found.CERTIFICATE_EXPIRED, f"the record is of {leaf.time}", leaf.seq)
         if (leaf.time, leaf.mono) == self._clock:
             return
         earlier, self._clock = self._clock, (leaf.time, leaf.mono)
+        self.last_time = leaf.time
+        if leaf.seq < self.anchored.size:
+            self.anchored.time = leaf.time
+        if self._validity is not None and not self._validity[0] <= leaf.time <= self._validity[1]:
+            self.tell(found.CERTIFICATE_EXPIRED, f"the record is of {leaf.time}", leaf.seq)
         wall = _seconds(leaf.time)
         if wall is None:
             self.tell(found.LEAF_SPELLING, f"{leaf.time!r} is no time", leaf.seq)
             return
-        passed = wall - (_seconds(earlier[0]) or wall)
+        before, self._wall = self._wall, wall
+        if before:
+            self._check_step(leaf, wall - before, (leaf.mono - earlier[1]) / 1_000_000)
+
+    def _check_step(self, leaf: Leaf, passed: float, ticked: float) -> None:
+        """The wall clock may not go back, nor, within one run, say that another time passed than the other clock."""
         if passed < -TOLERATED_STEP_SECONDS:
-            self.tell(found.CLOCK_BACK, f"the record is of {leaf.time}, the one before of {earlier[0]}", leaf.seq)
-        elif earlier[0] and leaf.record.start is None:
-            ticked = (leaf.mono - earlier[1]) / 1_000_000
-            if abs(passed - ticked) > TOLERATED_STEP_SECONDS:
-                self.tell(found.CLOCK_STEPPED, f"{ticked:.1f} s passed, the clock says {passed:.1f} s", leaf.seq)
+            self.tell(found.CLOCK_BACK, f"the record is {-passed:.1f} s older than the one before", leaf.seq)
+        elif leaf.record.start is None and abs(passed - ticked) > TOLERATED_STEP_SECONDS:
+            self.tell(found.CLOCK_STEPPED, f"{ticked:.1f} s passed, the clock says {passed:.1f} s", leaf.seq)
 
     def _check_call(self, line: RecordLine, record: Record) -> None:
         row = call_row(record)
-        caller = self._name_caller(record)
-        if line.call is not None:
+        caller = self._name_caller(record.identity) if record.identity is not None else ""
+        if line.call_place is not None:
+            self._calls += 1
             self._check_row(line, record, row, caller)
-        elif row is not None and line.call_elsewhere:
-            self._check_elsewhere(line, record)
-        elif row is not None and row.received_at[:10] not in self._shared.dropped_days:
+        elif row is None:
+            return
+        elif line.call_elsewhere is not None:
+            self._check_elsewhere(line, record, *line.call_elsewhere)
+        elif row.received_at[:10] not in self._shared.dropped_days:
             self.tell(found.CALL_MISSING, f"call {record.call} is not listed", line.seq)
 
-    def _name_caller(self, record: Record) -> str:
-        """The ID of a record's caller, which the database must hold; empty when it has none."""
-        if record.identity is None:
-            return ""
-        encoded = encode_caller(record.identity)
+    def _name_caller(self, identity: Caller) -> str:
+        """The ID of a record's caller, which the database must hold."""
+        encoded = encode_caller(identity)
         caller = self._shared.callers.get(encoded)
         if caller is None:
             if len(self._shared.callers) > KNOWN_CALLERS:
@@ -254,37 +298,33 @@ class LogCheck:
             self.tell(
                 found.CALL_ALTERED, f"call {record.call} is listed after a record that does not tell it", line.seq
             )
-            return
-        place = {"day": row.received_at[:10], "log": self.line.id, "seq": line.seq, "caller": caller}
-        expected = msgspec.structs.asdict(row) | place
-        if line.call != expected:
-            wrong = sorted(name for name in expected if (line.call or {}).get(name) != expected[name])
-            self.tell(found.CALL_ALTERED, f"call {record.call} is listed with another {', '.join(wrong)}", line.seq)
-        elif record.kind is not Kind.OUTCOME:
+        elif bytes(line.call) != _row_encoder.encode(row) or line.call_place != (row.received_at[:10], caller):
+            wrong = ", ".join(_find_wrong(line, row, caller))
+            self.tell(found.CALL_ALTERED, f"call {record.call} is listed with another {wrong}", line.seq)
+        elif not row.complete:
             self.tell(found.OUTCOME_MISSING, f"call {record.call} ({record.kind.value})", line.seq)
-        earlier = self._shared.repeated.pop((self.line.id, line.seq), None)
-        if earlier is not None and record.kind is Kind.OUTCOME and earlier[0] == record.call:
-            self.tell(
-                found.OUTCOME_REPEATED, f"call {record.call} ended at record {earlier[2]} of {earlier[1]} too", line.seq
-            )
-        elif earlier is not None:
-            self._shared.repeated[self.line.id, line.seq] = earlier
 
-    def _check_elsewhere(self, line: RecordLine, record: Record) -> None:
-        """The call's row is derived from another record: a later one, unless this one is the outcome."""
-        log, _, seq = line.call_elsewhere.partition("/")
-        there = (int(log), int(seq))
-        if record.kind is Kind.OUTCOME:
-            self._shared.repeated[there] = (record.call, self.origin, line.seq)
-        elif there[0] == self.line.id and there[1] < line.seq:
+    def _check_elsewhere(self, line: RecordLine, record: Record, log: int, seq: int, complete: bool) -> None:
+        """The call's row is derived from another record: from its outcome, or from one that came after this one."""
+        if record.kind is Kind.OUTCOME and complete:
+            self.tell(found.OUTCOME_REPEATED, f"call {record.call} ended at record {seq} of log {log} too", line.seq)
+        elif not complete and (record.kind is Kind.OUTCOME or not self._is_after(log, seq, line.seq)):
             self.tell(found.CALL_ALTERED, f"call {record.call} is listed as it was at record {seq}", line.seq)
 
+    def _is_after(self, log: int, seq: int, than: int) -> bool:
+        """Whether that record came after record `than` of this log, in the same replica."""
+        if log == self.line.id:
+            return seq > than
+        other = self._shared.logs.get(log)
+        return other is not None and other.line.replica == self.line.replica and other.line.epoch > self.line.epoch
+
     def _check_bodies(self, line: RecordLine, record: Record) -> None:
+        self._bodies += len(line.bodies)
         rows: dict[str, list[BodyLine]] = defaultdict(list)
         for row in line.bodies:
             rows[row.slot].append(row)
         for slot, payload in ((Slot.REQUEST, record.request_body), (Slot.RESPONSE, record.response_body)):
-            pieces = rows.pop(slot.value, [])
+            pieces = rows.pop(slot, None)
             if payload is None or not (payload.commitment or payload.sha256):
                 if pieces:
                     self.tell(found.BODY_ALTERED, f"there is a {slot} body that the leaf does not know", line.seq)
@@ -296,38 +336,76 @@ class LogCheck:
             self.tell(found.BODY_ALTERED, f"there are bodies called {', '.join(map(repr, rows))}", line.seq)
 
     def _check_body(self, line: RecordLine, slot: Slot, payload: Payload, pieces: list[BodyLine]) -> None:
-        digests = [piece.sha256 for piece in pieces]
-        in_order = [piece.part for piece in pieces] == list(range(len(pieces)))
-        one_salt = len({piece.salt for piece in pieces}) == 1
-        if self.is_legacy:
-            fits = digests == [payload.sha256]
-        else:
-            fits = (
-                all(_from_hex(digest) for digest in digests) and commit(pieces[0].salt, digests) == payload.commitment
-            )
-        if not (in_order and one_salt and fits):
+        if not (_is_whole_body if self.is_legacy else _is_body)(payload, pieces):
             self.tell(found.BODY_ALTERED, f"the {slot} body is not the one that the leaf commits to", line.seq)
-        for digest in digests:
-            self._shared.scratch.add("needed", (self.line.day, digest, self.origin, line.seq))
+        for piece in pieces:
+            self._shared.scratch.add("needed", (self.line.day, piece.sha256, self.origin, line.seq))
 
     def _check_own(self, leaf: Leaf) -> None:
         """What a record says of this log and of others."""
         record = leaf.record
+        if record.kind is Kind.CLOSE:
+            self.closed_at = leaf.time
+        if not leaf.seq and self.goes_on_from is not None:
+            self._claim_seen(self.goes_on_from, "start", leaf.seq)
         for peer in record.peers:
-            self._claim(peer.log, peer.size, _from_hex(peer.root), "peer", leaf.seq)
+            self._claim_seen(peer, "peer", leaf.seq)
         if record.start is not None and record.start.gap:
             self.tell(found.GAP, record.start.gap, leaf.seq)
         if record.redact is not None:
             erased = record.redact.log
-            kind = "redact" if record.redact.payloads else "drop"
-            self._claim(erased.log, erased.size, _from_hex(erased.root), kind, leaf.seq)
+            self._claim_seen(erased, "redact" if record.redact.payloads else "drop", leaf.seq)
             for place in record.redact.payloads:
                 self._shared.scratch.add("erased", (erased.log, place))
+
+    def _claim_seen(self, seen: Seen, kind: str, seq: int) -> None:
+        self._claim(seen.log, seen.size, _from_hex(seen.root), kind, seq)
 
 
 def _validity(certificate: Certificate) -> tuple[str, str]:
     """From when to when the key may sign, as leaves write times: text order is time order."""
     return timestamp(certificate.not_before), timestamp(certificate.not_after)
+
+
+def _begins(day: str, opened_at: str, first_time: str) -> bool:
+    """Whether a log of this day, opened then, may have its first record at this time."""
+    if _seconds(first_time) is None:
+        return True  # told already
+    earliest_day = timestamp(datetime.fromisoformat(first_time) - LATEST_START)[:10]
+    return opened_at <= first_time and earliest_day <= day <= first_time[:10]
+
+
+def _is_body(payload: Payload, pieces: list[BodyLine]) -> bool:
+    """Whether these are the pieces that the leaf commits to, in order, as many as the body's size asks for."""
+    first = pieces[0]
+    if len(pieces) > 1:
+        if [piece.part for piece in pieces] != list(range(len(pieces))):
+            return False
+        if any(piece.salt != first.salt for piece in pieces):
+            return False
+    digests = [piece.sha256 for piece in pieces]
+    return (
+        first.part == 0
+        and len(pieces) == -(-payload.size // PIECE_BYTES)
+        and all(map(_from_hex, digests))
+        and commit(first.salt, digests) == payload.commitment
+    )
+
+
+def _is_whole_body(payload: Payload, pieces: list[BodyLine]) -> bool:
+    """The same of a leaf of version 1: its bodies were not cut."""
+    return [(piece.part, piece.sha256) for piece in pieces] == [(0, payload.sha256)]
+
+
+def _find_wrong(line: RecordLine, row: CallRow, caller: str) -> list[str]:
+    """The columns of a call's row that differ from what the record says."""
+    expected = msgspec.to_builtins(row) | {"day": row.received_at[:10], "caller": caller}
+    try:
+        told = msgspec.json.decode(line.call, type=dict)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        told = {}
+    told["day"], told["caller"] = line.call_place or ("", "")
+    return sorted(name for name in expected.keys() | told.keys() if told.get(name) != expected.get(name))
 
 
 def _seconds(time: str) -> float | None:

@@ -1,7 +1,7 @@
 """What verifying must remember and cannot hold in memory: a folder that is removed at the end.
 
 Leaf hashes go to one flat file a log, the rest into a SQLite file that nobody else sees, so it need not survive
-anything.
+anything. Rows are only appended while the export goes by, and sorted afterwards.
 """
 
 from __future__ import annotations
@@ -14,26 +14,23 @@ from typing import TYPE_CHECKING, Any, Self
 from holdfast.audit.tree import HASH_BYTES, LeafHash
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 FLUSH_ROWS = 2000
 READ_HASHES = 4096
 _TABLES = """
-CREATE TABLE claim (log TEXT, size INTEGER, root BLOB, kind TEXT, source TEXT, seq INTEGER);
-CREATE TABLE needed (day TEXT, sha256 TEXT, log TEXT, seq INTEGER, PRIMARY KEY (day, sha256)) WITHOUT ROWID;
-CREATE TABLE gone (log TEXT, place TEXT, PRIMARY KEY (log, place)) WITHOUT ROWID;
-CREATE TABLE erased (log TEXT, place TEXT, PRIMARY KEY (log, place)) WITHOUT ROWID;
-CREATE TABLE caller (id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE evidence (log TEXT, size INTEGER, root BLOB, kind TEXT, path TEXT, note TEXT, reply BLOB, seq INTEGER,
+                       leaf BLOB);
+CREATE TABLE claim (log TEXT, size INTEGER, root BLOB, kind TEXT, source TEXT, seq INTEGER, time TEXT, leaf BLOB);
+CREATE TABLE needed (day TEXT, sha256 TEXT, log TEXT, seq INTEGER);
+CREATE TABLE gone (log TEXT, place TEXT);
+CREATE TABLE erased (log TEXT, place TEXT);
+CREATE TABLE caller (id TEXT);
 """
-_INSERTS = {
-    "claim": "INSERT INTO claim VALUES (?, ?, ?, ?, ?, ?)",
-    "needed": "INSERT OR IGNORE INTO needed VALUES (?, ?, ?, ?)",
-    "gone": "INSERT OR IGNORE INTO gone VALUES (?, ?)",
-    "erased": "INSERT OR IGNORE INTO erased VALUES (?, ?)",
-    "caller": "INSERT OR IGNORE INTO caller VALUES (?)",
-}
+_COLUMNS = {"evidence": 9, "claim": 8, "needed": 4, "gone": 2, "erased": 2, "caller": 1}
+_INSERTS = {name: f"INSERT INTO {name} VALUES ({', '.join('?' * columns)})" for name, columns in _COLUMNS.items()}  # noqa: S608  names of ours
 
-type Row = tuple[str | int | bytes, ...]
+type Row = tuple[Any, ...]
 
 
 class Scratch:
@@ -59,22 +56,16 @@ class Scratch:
         if len(waiting) >= FLUSH_ROWS:
             self._flush(table)
 
-    def select(self, query: str, *values: str) -> Iterator[tuple[Any, ...]]:
+    def index(self, table: str, columns: str) -> None:
+        """Have the rows of a table found by these columns, once there are no more to come."""
+        self._flush(table)
+        self._database.execute(f"CREATE INDEX {table}_by_{columns.partition(',')[0]} ON {table} ({columns})")
+
+    def select(self, query: str, *values: str | int) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a query over what was remembered."""
         for table in self._waiting:
             self._flush(table)
         yield from self._database.execute(query, values)
-
-    def take_needed(self, day: str, sha256: str) -> bool:
-        """Tick off a piece that is needed; false when it is not, or no longer."""
-        self._flush("needed")
-        found = self._database.execute("DELETE FROM needed WHERE day = ? AND sha256 = ?", (day, sha256))
-        return found.rowcount == 1
-
-    def take_caller(self, caller: str) -> bool:
-        """Tick off a caller that records name; false when none does."""
-        self._flush("caller")
-        return self._database.execute("DELETE FROM caller WHERE id = ?", (caller,)).rowcount == 1
 
     def write_hashes(self, log: int, hashes: Iterable[bytes]) -> None:
         """Append leaf hashes of the log of this number."""
@@ -105,3 +96,29 @@ class Scratch:
 
     def _hash_file(self, log: int) -> Path:
         return Path(self._folder.name) / f"{log}.hashes"
+
+
+class Wanted:
+    """Rows that are wanted, sorted by their first columns, ticked off by what comes by in the same order."""
+
+    def __init__(self, rows: Iterator[Row], key_columns: int, missing: Callable[[Row], None]) -> None:
+        self._rows = rows
+        self._columns = key_columns
+        self._missing = missing
+        self._head = next(rows, None)
+
+    def take(self, key: Row) -> Row | None:
+        """The wanted row of this key, if there is one; those of lower keys are missing."""
+        while self._head is not None and self._head[: self._columns] < key:
+            self._missing(self._head)
+            self._head = next(self._rows, None)
+        if self._head is None or self._head[: self._columns] != key:
+            return None
+        taken, self._head = self._head, next(self._rows, None)
+        return taken
+
+    def finish(self) -> None:
+        """Nothing more comes by: what is left is missing."""
+        while self._head is not None:
+            self._missing(self._head)
+            self._head = next(self._rows, None)

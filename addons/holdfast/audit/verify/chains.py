@@ -1,0 +1,60 @@
+"""The logs of one replica, one after another: each goes on from the one before, and says so in its first record.
+
+Nobody can cut off the end of a log, be it without anchors, that another one goes on from: the next log's first record
+names its size and its root.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from holdfast.audit.verify import findings as found
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from holdfast.audit.verify.leaves import LogCheck
+
+
+def check_chains(logs: Iterable[LogCheck]) -> None:
+    """Check how the signed logs of each replica hang together."""
+    replicas: dict[str, list[LogCheck]] = defaultdict(list)
+    for log in logs:
+        if log.certificate is not None:
+            replicas[log.origin.rpartition("/")[0]].append(log)
+    for chain in replicas.values():
+        chain.sort(key=_epoch)
+        for place, log in enumerate(chain):
+            _check_beginning(log)
+            if place + 1 < len(chain):
+                _check_end(log, chain[place + 1 :])
+
+
+def _epoch(log: LogCheck) -> int:
+    return int(log.origin.rpartition("/")[2])
+
+
+def _check_beginning(log: LogCheck) -> None:
+    if not log.first_time:
+        return
+    before = log.goes_on_from
+    if before is None:
+        if _epoch(log) > 1:
+            log.tell(found.CHAIN_BROKEN, "it does not name the log before it", 0)
+        return
+    replica, _, epoch = before.log.rpartition("/")
+    own = log.origin.rpartition("/")[0]
+    if replica != own or not epoch.isdecimal() or int(epoch) >= _epoch(log):
+        log.tell(found.CHAIN_BROKEN, f"it goes on from {before.log}, which is none of the logs before it", 0)
+
+
+def _check_end(log: LogCheck, later: list[LogCheck]) -> None:
+    """A log that others come after was closed, or one of them names all of it; nothing was added once one did."""
+    if not log.size:
+        return
+    named = [other.goes_on_from.size for other in later if other.goes_on_from and other.goes_on_from.log == log.origin]
+    if named and max(named) < log.size:
+        log.tell(found.CHAIN_BROKEN, f"it has {log.size} records; the log after it goes on from {max(named)}")
+    elif not named and not log.closed_at and not any(other.is_dropped for other in (log, *later)):
+        log.tell(found.CHAIN_BROKEN, "no log goes on from it and it was not closed: its end may be cut off")
