@@ -8,17 +8,24 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import parts
+from benchmarks import ledger, ledger_crash, ledger_growth, ledger_verify, parts
+from benchmarks.databases import KINDS, Databases, open_databases
 from benchmarks.site import Site
 from testcluster.progress import Progress
 
-PARTS = ("throughput", "latency", "holds", "calls", "large", "watch", "profile")
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CLUSTER_PARTS = ("throughput", "latency", "holds", "calls", "large", "watch", "profile")
+LEDGER_PARTS = ("ledger-writing", "ledger-growth", "ledger-verify", "ledger-crash")
+PARTS = CLUSTER_PARTS + LEDGER_PARTS
+WRITING_RECORDS = 60_000
 
 
 def main(
@@ -26,28 +33,75 @@ def main(
         list[str] | None, typer.Argument(help=f"Parts to run: {', '.join(PARTS)}; all when absent.")
     ] = None,
     minutes: Annotated[float, typer.Option(help="How long the watch lasts.")] = 10,
+    records: Annotated[
+        int, typer.Option(min=1000, help="How many records ledger-growth and ledger-verify write.")
+    ] = 1_000_000,
+    rounds: Annotated[int, typer.Option(min=1, help="How often ledger-crash kills the writer.")] = 200,
+    database: Annotated[
+        list[str] | None, typer.Option(help=f"Where the ledger's parts write: {', '.join(KINDS)}; both when absent.")
+    ] = None,
     results: Annotated[Path, typer.Option(help="Where the JSON goes.")] = Path("bench-results"),
 ) -> None:
-    """Measure Holdfast against a real API server, paired with the alternatives in the same run."""
+    """Measure Holdfast.
+
+    \b
+    Against a real API server, paired with the alternatives in the same run:
+      throughput      requests/s and CPU a request: direct, stock mitmdump, Holdfast
+      latency         p50 and p99 at 50 requests/s, direct and through Holdfast
+      holds           other calls with nothing waiting and with 300 calls waiting
+      calls           memory over 10,000 calls
+      large           memory over one response of 200 MB
+      watch           memory over a long watch
+      profile         where a request's CPU goes
+    The ledger alone, without a cluster, on SQLite and on PostgreSQL:
+      ledger-writing  records/s of 32 producers, an append and a commit, CPU a record
+      ledger-growth   the last of very many records against the first ones, paired; bytes, CPU, commits
+      ledger-verify   export and verification, with payloads and without
+      ledger-crash    kills at random moments: what was lost, what the verifier says
+    """
     chosen = only or list(PARTS)
-    unknown = set(chosen) - set(PARTS)
-    if unknown:
-        raise typer.BadParameter(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    _refuse_unknown("part", chosen, PARTS)
+    kinds = database or list(KINDS)
+    _refuse_unknown("database", kinds, KINDS)
     results.mkdir(parents=True, exist_ok=True)
     progress = Progress(sys.stderr.write, sys.stderr.isatty())
-    site = Site()
+    site: Site | None = None
     figures: dict[str, Any] = {"at": datetime.now(UTC).isoformat(), "cores": os.cpu_count(), "python": sys.version}
+    file = results / f"bench-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.json"
     try:
-        site.start(progress)
         for part in chosen:
-            figures[part] = _measure(part, site, progress, minutes, results)
+            if part in LEDGER_PARTS:
+                figures[part] = {kind: _measure_ledger(part, kind, progress, records, rounds) for kind in kinds}
+            else:
+                site = site or Site().start(progress)
+                figures[part] = _measure(part, site, progress, minutes, results)
             progress.done()
             _print(part, figures[part])
+            file.write_text(json.dumps(figures, indent=2))
     finally:
-        site.close()
-    file = results / f"bench-{time.strftime('%Y%m%d-%H%M%S')}.json"
-    file.write_text(json.dumps(figures, indent=2))
+        if site:
+            site.close()
     print(f"kept in {file}")
+
+
+def _refuse_unknown(what: str, chosen: list[str], known: tuple[str, ...]) -> None:
+    unknown = set(chosen) - set(known)
+    if unknown:
+        raise typer.BadParameter(f"there is no {what} {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+
+
+def _measure_ledger(part: str, kind: str, progress: Progress, records: int, rounds: int) -> dict[str, Any]:
+    def report(text: str) -> None:
+        progress(f"{kind}, {text}")
+
+    measures: dict[str, Callable[[Databases], dict[str, Any]]] = {
+        "ledger-writing": lambda at: ledger.measure_writing(at, report, min(records, WRITING_RECORDS)),
+        "ledger-growth": lambda at: ledger_growth.measure_growth(at, report, records),
+        "ledger-verify": lambda at: ledger_verify.measure_verify(at, report, records),
+        "ledger-crash": lambda at: ledger_crash.measure_crash(at, report, rounds),
+    }
+    with open_databases(kind) as databases:
+        return measures[part](databases)
 
 
 def _measure(part: str, site: Site, progress: Progress, minutes: float, results: Path) -> dict[str, Any]:
@@ -67,6 +121,9 @@ def _measure(part: str, site: Site, progress: Progress, minutes: float, results:
 
 def _print(part: str, figures: dict[str, Any]) -> None:
     table = Table(title=part)
+    if part in LEDGER_PARTS:  # many figures of few databases: a row each
+        names = list(dict.fromkeys(name for one in figures.values() for name in one))
+        figures = {name: {kind: one.get(name) for kind, one in figures.items()} for name in names}
     rows = figures if all(isinstance(value, dict) for value in figures.values()) else {part: figures}
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     if part == "profile":
@@ -81,7 +138,10 @@ def _print(part: str, figures: dict[str, Any]) -> None:
 
 def _shown(value: object) -> str:
     if isinstance(value, float):
-        return f"{value:,.4f}" if abs(value) < 1 else f"{value:,.1f}"
+        digits = 4 if abs(value) < 1 else 2 if abs(value) < 10 else 1
+        return f"{value:,.{digits}f}"
+    if isinstance(value, int):
+        return f"{value:,}"
     return "" if value is None else str(value)
 
 

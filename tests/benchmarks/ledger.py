@@ -1,4 +1,4 @@
-"""What the ledger costs: writing in a crowd, the millionth record, bytes, the verifier. No cluster is needed."""
+"""A load for the ledger, and what writing costs in a crowd. No cluster is needed."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ import os
 import random
 import resource
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import batched
 from statistics import median, quantiles
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import uuid_utils
-from sqlalchemy import text
 
 from holdfast.audit.head import HeadFile
 from holdfast.audit.keys import KeyFolder
@@ -35,21 +33,23 @@ from holdfast.audit.record import (
     timestamp,
 )
 from holdfast.audit.store import LedgerStore
-from holdfast.audit.writer import BATCH_RECORDS, AuditWriter
+from holdfast.audit.writer import AuditWriter
 from holdfast.database import Database
 from holdfast.exchange import AuditID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
+    from benchmarks.databases import Databases, Place
     from holdfast.audit.receipt import Receipt
     from holdfast.errors import HoldfastError
 
     Report = Callable[[str], None]
 
 PRODUCERS = 32
-WINDOW = 5_000
+WARM_UP = 1_000
+"""So many records of a new database, or after a pause, are not measured."""
+
 BODY_BYTES = 3_000
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete")
 RESOURCES = ("pods", "secrets", "configmaps", "deployments", "services", "namespaces")
@@ -100,7 +100,7 @@ def _record(chance: random.Random, call: AuditID, now: str, number: int) -> Reco
 
 
 @dataclass
-class Timed:
+class _Timed:
     """A ledger whose commits are timed."""
 
     ledger: Ledger
@@ -118,41 +118,40 @@ class Timed:
         self.ledger.beat()
 
     def close(self) -> None:
-        """As the ledger."""
-        self.ledger.close()
+        """Nothing: who opened the ledger writes more, perhaps, and closes it."""
 
 
-def open_ledger(url: str, folder: Path) -> tuple[Database, Ledger]:
-    """A new ledger with keys of its own."""
-    database = Database.open(url)
-    writer = Writer("bench", "gw", 10_000_000)
-    ledger = Ledger(LedgerStore(database), KeyFolder(folder / "keys"), writer, HeadFile(folder / "audit.head"))
-    ledger.open()
-    return database, ledger
+@dataclass(frozen=True)
+class Burst:
+    """What it took to write some records: seconds in all, of each append and of each commit; CPU seconds here."""
+
+    records: int
+    seconds: float
+    cpu: float
+    appends: list[float]
+    commits: list[float]
 
 
-def measure_writing(url: str, folder: Path, report: Report, records: int = 60_000) -> dict[str, Any]:
-    """Records a second with 32 producers through the writer's thread; an append and a commit under that load, ms."""
-    database, ledger = open_ledger(url, folder)
-    timed = Timed(ledger, [])
-    entries = list(calls(records))
-    report(f"writing {records} records with {PRODUCERS} producers")
-    with closing(database):
-        cpu, began = _cpu(), time.perf_counter()
-        latencies = asyncio.run(_produce(timed, entries))
-        seconds = time.perf_counter() - began
-    return {
-        "records_per_s": records / seconds,
-        "append_p50_ms": 1000 * median(latencies),
-        "append_p99_ms": 1000 * quantiles(latencies, n=100)[98],
-        "commit_p50_ms": 1000 * median(timed.seconds),
-        "commit_p99_ms": 1000 * quantiles(timed.seconds, n=100)[98],
-        "records_per_commit": records / len(timed.seconds),
-        "cpu_us_per_record": 1e6 * (_cpu() - cpu) / records,
-    }
+@contextmanager
+def open_ledger(place: Place) -> Iterator[tuple[Database, Ledger]]:
+    """A new ledger with keys of its own, closed when the block ends."""
+    with closing(Database.open(place.url)) as database:
+        keys, head_file = KeyFolder(place.folder / "keys"), HeadFile(place.folder / "audit.head")
+        ledger = Ledger(LedgerStore(database), keys, Writer("bench", "gw", 10_000_000), head_file)
+        ledger.open()
+        with closing(ledger):
+            yield database, ledger
 
 
-async def _produce(ledger: Timed, entries: list[Entry]) -> list[float]:
+def write(ledger: Ledger, entries: Sequence[Entry]) -> Burst:
+    """Write `entries` through a writer's thread, with PRODUCERS that each wait for one record at a time."""
+    timed = _Timed(ledger, [])
+    cpu, began = _cpu(), time.perf_counter()
+    appends = asyncio.run(_produce(timed, entries))
+    return Burst(len(entries), time.perf_counter() - began, _cpu() - cpu, appends, timed.seconds)
+
+
+async def _produce(ledger: _Timed, entries: Sequence[Entry]) -> list[float]:
     writer = AuditWriter(ledger, capacity=5000, deadline_seconds=60, lag_limit_bytes=1 << 20)
     writer.start()
     latencies: list[float] = []
@@ -168,46 +167,25 @@ async def _produce(ledger: Timed, entries: list[Entry]) -> list[float]:
     return latencies
 
 
-def measure_growth(url: str, folder: Path, report: Report, records: int = 1_000_000) -> dict[str, Any]:
-    """What a record costs from the 1,000th on and up to the last one, in full batches, and what it leaves behind."""
-    database, ledger = open_ledger(url, folder)
-    timed = Timed(ledger, [])
-    with closing(database):
-        cpu = _cpu()
-        for number, batch in enumerate(batched(calls(records), BATCH_RECORDS)):
-            timed.write(batch)
-            if number % 200 == 0:
-                report(f"growing: {number * BATCH_RECORDS} of {records} records")
-        spent = _cpu() - cpu
-        ledger.close()
-        skipped = 1000 // BATCH_RECORDS
-        first = timed.seconds[skipped : skipped + WINDOW // BATCH_RECORDS]
-        last = timed.seconds[-WINDOW // BATCH_RECORDS :]
-        return {
-            "first_us_per_record": 1e6 * median(first) / BATCH_RECORDS,
-            "last_us_per_record": 1e6 * median(last) / BATCH_RECORDS,
-            "last_to_first": median(last) / median(first),
-            "records_per_s": records / sum(timed.seconds),
-            "cpu_us_per_record": 1e6 * spent / records,
-            "commits": len(timed.seconds),
-            "raw_bytes_per_record": _raw_bytes(),
-            "stored_bytes_per_record": _stored_bytes(database) / records,
-        }
-
-
-def _raw_bytes() -> float:
-    """Bytes of a record's own JSON and body, before anything is added or compressed."""
-    sample = list(calls(200))
-    return sum(len(entry.bodies[0].content) + 700 for entry in sample) / len(sample)
-
-
-def _stored_bytes(database: Database) -> int:
-    if database.dialect == "postgresql":
-        size = "SELECT pg_database_size(current_database())"
-    else:
-        size = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
-    with database.reading() as connection:
-        return int(connection.execute(text(size)).scalar_one())
+def measure_writing(databases: Databases, report: Report, records: int) -> dict[str, float]:
+    """Records a second with PRODUCERS; an append and a commit under that load, in ms; CPU a record, in us."""
+    entries = list(calls(WARM_UP + records))
+    report(f"writing {records} records with {PRODUCERS} producers")
+    with databases.make() as place, open_ledger(place) as (_, ledger):
+        write(ledger, entries[:WARM_UP])
+        server_cpu = databases.server_cpu()
+        burst = write(ledger, entries[WARM_UP:])
+        server_cpu = databases.server_cpu() - server_cpu
+    return {
+        "records_per_s": records / burst.seconds,
+        "append_p50_ms": 1000 * median(burst.appends),
+        "append_p99_ms": 1000 * quantiles(burst.appends, n=100)[98],
+        "commit_p50_ms": 1000 * median(burst.commits),
+        "commit_p99_ms": 1000 * quantiles(burst.commits, n=100)[98],
+        "records_per_commit": records / len(burst.commits),
+        "cpu_us_per_record": 1e6 * burst.cpu / records,
+        **({"server_cpu_us_per_record": 1e6 * server_cpu / records} if databases.server else {}),
+    }
 
 
 def _cpu() -> float:
