@@ -203,6 +203,28 @@ class Anchors(Section):
     timestamp: Timestamp | None = Field(None, description="Time-stamping authority.")
 
 
+class PayloadRetention(Section):
+    """Bodies that go before their records do; an empty list matches every call, globs work."""
+
+    name: str = Field(description="The rule's name; goes into the record of what it erased.", min_length=1)
+    older_than_days: int = Field(ge=0, description="Bodies of days that are older than this are erased.")
+    resources: tuple[str, ...] = Field((), description="`pods`, `pods/log`, `secrets`.")
+    verbs: tuple[str, ...] = Field((), description="`get`, `list`, `watch`.")
+    namespaces: tuple[str, ...] = Field((), description="Namespaces.")
+    users: tuple[str, ...] = Field((), description="User names.")
+    verdicts: tuple[str, ...] = Field((), description="`allowed`, `denied`.")
+
+
+class Retention(Section):
+    """What `holdfast audit retention run` removes; nothing unless it is set."""
+
+    max_age_days: int | None = Field(
+        None, ge=1, description="Days that are older are dropped, but for their leaf hashes."
+    )
+    max_bytes: int | None = Field(None, ge=1, description="Oldest days are dropped until leaves and bodies fit.")
+    payloads: tuple[PayloadRetention, ...] = Field((), description="Bodies that go earlier.")
+
+
 class Audit(Section):
     """Where the record is kept."""
 
@@ -213,6 +235,7 @@ class Audit(Section):
         None, description="Folder of the keys that sign the record; `audit-keys` under stateDir when absent."
     )
     payloads: Payloads = Field(default_factory=Payloads)
+    retention: Retention = Field(default_factory=Retention)
     anchors: Anchors = Field(default_factory=Anchors)
     epoch_records: int = Field(1_000_000, gt=0, description="A log is followed by the next after so many records.")
     receipts: bool = Field(

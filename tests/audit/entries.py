@@ -90,6 +90,7 @@ def open_test_ledger(
     database: Database,
     *,
     replica: str = "gw",
+    role: str = "",
     epoch_records: int = 1_000_000,
     remembers: bool = True,
     pieces: PieceStore | None = None,
@@ -99,8 +100,8 @@ def open_test_ledger(
     keys = KeyFolder(folder / "audit-keys")
     if replica != "gw":
         keys = _share_root(keys, KeyFolder(folder / f"audit-keys-{replica}"))
-    head_file = HeadFile(folder / f"{replica}.head") if remembers else None
-    writer = Writer("test", replica, epoch_records)
+    head_file = HeadFile(folder / f"{replica}{role}.head") if remembers else None
+    writer = Writer("test", replica, epoch_records, role)
     ledger = Ledger(LedgerStore(database, pieces), keys, writer, head_file, clock)
     ledger.open()
     return ledger

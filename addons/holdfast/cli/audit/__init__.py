@@ -1,12 +1,12 @@
 """`holdfast audit`: the record, listed, told, proven and kept.
 
 `calls` has list, show and export; the other modules have the commands of their
-names, and `keys` has accept beside them.
+names, `keys` has accept beside them, and `retention` erase.
 """
 
 import typer
 
-from holdfast.cli.audit import calls, keys, migrate_store, prove, reconcile, verify
+from holdfast.cli.audit import calls, keys, migrate_store, prove, reconcile, retention, verify
 
 app = typer.Typer(help="Read the record of every call.", no_args_is_help=True)
 app.command("list")(calls.list_calls)
@@ -17,5 +17,7 @@ app.command("accept")(keys.accept)
 app.command("verify")(verify.verify)
 app.command("prove")(prove.prove)
 app.command("verify-proof")(prove.verify_proof)
+app.add_typer(retention.app, name="retention")
+app.command("erase")(retention.erase)
 app.command("reconcile")(reconcile.reconcile)
 app.command("migrate-store")(migrate_store.migrate_store)
