@@ -37,6 +37,7 @@ class H2Client:
     connection: ssl.SSLSocket
     token: str
     codes: dict[int, int] = field(default_factory=dict)
+    heads: dict[int, dict[str, str]] = field(default_factory=dict)
     bodies: dict[int, bytes] = field(default_factory=lambda: defaultdict(bytes))
     ended: set[int] = field(default_factory=set)
 
@@ -81,7 +82,8 @@ class H2Client:
 
     def _see(self, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.ResponseReceived):
-            self.codes[event.stream_id] = int(dict(event.headers)[":status"])
+            self.heads[event.stream_id] = dict(event.headers)
+            self.codes[event.stream_id] = int(self.heads[event.stream_id][":status"])
         elif isinstance(event, h2.events.DataReceived):
             self.bodies[event.stream_id] += event.data
             self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)

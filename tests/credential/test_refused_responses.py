@@ -10,6 +10,7 @@ from mitmproxy import http
 from mitmproxy.proxy import commands
 from mitmproxy.proxy.layers.http import (
     ErrorCode,
+    HttpErrorHook,
     HttpEvent,
     HttpRequestHeadersHook,
     HttpResponseHeadersHook,
@@ -21,6 +22,7 @@ from mitmproxy.proxy.layers.http import (
     ResponseEndOfMessage,
     ResponseHeaders,
     ResponseProtocolError,
+    ResponseTrailers,
 )
 
 from credential.test_layer import Act, Run, nothing, permit
@@ -180,6 +182,50 @@ def test_a_recorded_answer_passes() -> None:
     run.go_on(SECRET)
     run.end()
     assert (run.code, run.status, run.is_ended) == (200, SECRET, True)
+
+
+def receipt(exchange: Exchange, flow: http.HTTPFlow) -> None:
+    """The outcome is durable, and the record of it has a place."""
+    exchange.receipt = "the receipt"
+
+
+def receipts(run: Answered) -> list[str]:
+    """The receipts on the one answer that the caller has."""
+    (head,) = (event for event in run.client if isinstance(event, ResponseHeaders))
+    return head.response.headers.get_all("audit-receipt")
+
+
+@pytest.mark.parametrize("given", [nothing, receipt])
+def test_a_receipt_is_the_gateways_whatever_the_hooks_and_the_api_server_say(given: Act) -> None:
+    def forge(exchange: Exchange, flow: http.HTTPFlow) -> None:
+        record(exchange, flow)
+        given(exchange, flow)
+        assert flow.response is not None
+        flow.response.headers.set_all("Audit-Receipt", ["forged", "again"])
+
+    run = Answered(on={ResponseBodyHook: forge})
+    run.begin()
+    run.end()
+    assert run.code == 200
+    assert receipts(run) == (["the receipt"] if given is receipt else [])
+
+
+def test_the_status_of_an_api_server_that_broke_off_carries_its_receipt() -> None:
+    run = Answered(on={HttpErrorHook: receipt})
+    run.break_off()
+    assert run.code == 502
+    assert receipts(run) == ["the receipt"]
+
+
+@pytest.mark.parametrize("on", [{ResponseBodyHook: record}, {HttpResponseHeadersHook: stream}])
+def test_trailers_which_no_mask_and_no_record_has_seen_do_not_pass(on: dict[type[commands.StartHook], Act]) -> None:
+    run = Answered(on={**on, HttpResponseHook: finish})
+    run.begin()
+    run.go_on(SECRET)
+    run._feed(ResponseTrailers(1, http.Headers(audit_receipt="forged", x_password="s3cret")))
+    run.end()
+    assert (run.code, run.status, run.is_ended) == (200, SECRET, True)
+    assert not any(isinstance(event, ResponseTrailers) for event in run.client)
 
 
 def test_a_stream_whose_opening_is_recorded_passes_as_it_comes() -> None:

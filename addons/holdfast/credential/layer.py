@@ -45,6 +45,7 @@ from mitmproxy.proxy.layers.http import (
     ResponseEndOfMessage,
     ResponseHeaders,
     ResponseProtocolError,
+    ResponseTrailers,
     SendHttp,
 )
 from mitmproxy.proxy.layers.http._http1 import Http1Server
@@ -280,6 +281,8 @@ class GatewayStream(HttpStream):
         event = command.event
         if isinstance(event, ResponseData) and self.exchange.wire.method == "HEAD":
             return  # mitmproxy would write it, and the next response would begin inside it
+        if isinstance(event, ResponseTrailers):
+            return  # neither masked nor recorded, and no Kubernetes API has any
         if self._is_unrecorded(event):
             self.was_withheld = True
             yield from self._answer(Internal("the gateway did not record this answer, so it was withheld."), close=True)
@@ -292,8 +295,16 @@ class GatewayStream(HttpStream):
             code = event.code.http_status_code()
             if code is not None:
                 yield from self._answer(self.exchange.refusal or _protocol_fault(code, event.message), close=True)
-        self.response_begun |= isinstance(event, ResponseHeaders) and event.response.status_code >= 200
+        if isinstance(event, ResponseHeaders):
+            self.response_begun |= event.response.status_code >= 200
+            self._put_receipt(event.response)
         yield command
+
+    def _put_receipt(self, response: http.Response) -> None:
+        """Let an answer carry the receipt of its record; one that came from behind the gateway goes."""
+        response.headers.pop("audit-receipt", None)
+        if self.exchange.receipt:
+            response.headers["audit-receipt"] = self.exchange.receipt
 
     def _is_unrecorded(self, event: HttpEvent) -> bool:
         """Whether an answer is about to begin that no record tells of; a refusal needs none when the store is down."""
@@ -306,6 +317,7 @@ class GatewayStream(HttpStream):
         response = status_response(refusal, self.exchange.info, self.exchange.audit_id)
         if close and self.exchange.wire.http_version.startswith("HTTP/1"):
             response.headers["connection"] = "close"
+        self._put_receipt(response)
         yield SendHttp(ResponseHeaders(self.stream_id, response, end_stream=False), self.context.client)
         yield SendHttp(ResponseData(self.stream_id, response.content or b""), self.context.client)
         yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast.audit.receipt import HEADER as RECEIPT_HEADER
 from holdfast.errors import Internal, Unavailable
 from holdfast.hooks.fail_closed import fail_closed, fail_closed_even_refused
 from holdfast.hooks.records import intent_entry, outcome_entry
@@ -35,38 +34,32 @@ class Recorded:
             await self.gateway.writer.append(intent_entry(exchange))
             exchange.intent_recorded = True
 
-    @fail_closed
-    def responseheaders(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
-        """A receipt is the gateway's to give: one that came from behind it goes."""
-        if flow.response is not None:
-            flow.response.headers.pop(RECEIPT_HEADER, None)
-
     @fail_closed_even_refused
     async def response_body(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         """Before the first byte of a buffered response is released."""
         if not _begins_session(exchange):
-            await self._finish(flow, exchange)
+            await self._finish(exchange)
 
     @fail_closed_even_refused
     async def response(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         """At the end of a stream, and before a refusal is answered."""
         if not _begins_session(exchange):
             await _flush(flow)
-            await self._finish(flow, exchange)
+            await self._finish(exchange)
 
     @fail_closed_even_refused
     async def error(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         """The caller left, the API server broke off, or a stream was cut."""
         exchange.error = exchange.cut or (flow.error.msg if flow.error else "the call broke off")
         await _flush(flow)
-        await self._finish(flow, exchange)
+        await self._finish(exchange)
 
     @fail_closed_even_refused
     async def upgrade_end(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         """An exec, attach or port-forward session is over."""
-        await self._finish(flow, exchange)
+        await self._finish(exchange)
 
-    async def _finish(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+    async def _finish(self, exchange: Exchange) -> None:
         if exchange.outcome_begun:
             return
         exchange.outcome_begun = True
@@ -81,14 +74,13 @@ class Recorded:
                 ) from fault
             raise
         exchange.finished = True
-        if flow.response is not None and not exchange.response.streamed:
-            attach_receipt(flow.response, receipt, self.gateway.settings.audit.receipts)
+        give_receipt(self.gateway, exchange, receipt)
 
 
-def attach_receipt(response: http.Response, receipt: Receipt, wanted: bool) -> None:
-    """Give the caller the receipt of the record that was made durable before its answer is released."""
-    if wanted:
-        response.headers[RECEIPT_HEADER] = receipt.header()
+def give_receipt(gateway: Gateway, exchange: Exchange, receipt: Receipt) -> None:
+    """Let the answer that waited for this record carry its receipt; the credential layer puts it on."""
+    if gateway.settings.audit.receipts:
+        exchange.receipt = receipt.header()
 
 
 async def _flush(flow: http.HTTPFlow) -> None:

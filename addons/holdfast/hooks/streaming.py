@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from holdfast.errors import BadGateway, HoldfastError
-from holdfast.hooks.audit import attach_receipt
+from holdfast.hooks.audit import give_receipt
 from holdfast.hooks.fail_closed import fail_closed
 from holdfast.hooks.masking import is_log, plan_of, views_of
 from holdfast.hooks.records import open_entry
@@ -98,7 +98,7 @@ class Streamed:
         except HoldfastError:
             exchange.response.streamed = False  # nothing was released: a Status can still take its place
             raise
-        attach_receipt(response, receipt, self.gateway.settings.audit.receipts)
+        give_receipt(self.gateway, exchange, receipt)
         if not exchange.response.upgraded:
             response.stream = StreamTap(exchange, masker, self.gateway.writer)
             if not isinstance(masker, Unmasked):
