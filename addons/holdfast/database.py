@@ -2,7 +2,9 @@
 
 SQLite (the default) or Postgres, through SQLAlchemy Core. What is acknowledged must survive a power cut, so
 every SQLite connection runs in WAL mode with `synchronous=FULL` (https://www.sqlite.org/pragma.html) and is
-asked whether it really does; a file system that cannot do WAL is refused.
+asked whether it really does; a file system that cannot do WAL is refused. Every Postgres connection has
+`synchronous_commit=on`, and a server that runs without `fsync` or `full_page_writes` is refused: with those off it
+loses what it acknowledged and still looks intact (https://www.postgresql.org/docs/current/wal-reliability.html).
 
 Writing transactions start with BEGIN IMMEDIATE: one that reads first and writes later would otherwise fail with
 SQLITE_BUSY_SNAPSHOT, without waiting, whenever another process wrote in between
@@ -71,6 +73,24 @@ _CAUSES = {
 }
 
 
+_STATES = {
+    "25006": "the server takes no writes (it is read-only, or a replica)",
+    "28P01": "the server does not accept the password",
+    "3D000": "the server has no such database",
+    "42501": "the role may not do that",
+    "53100": "the server's disk is full",
+    "53300": "the server has too many connections",
+    "55P03": "another session keeps it locked",
+    "57014": "the server did not answer in time",
+    "57P01": "the server is shutting down",
+    "57P03": "the server is starting",
+}
+"""SQLSTATE codes (https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
+
+_DURABLE = {"synchronous_commit": {"on", "remote_apply"}, "fsync": {"on"}, "full_page_writes": {"on"}}
+_CONNECT_SECONDS = 3
+
+
 class Moment(TypeDecorator[datetime]):
     """An aware datetime, kept as RFC 3339 text in UTC with microseconds, so that text order is time order."""
 
@@ -93,15 +113,17 @@ class Database:
         self._engine = engine
 
     @classmethod
-    def open(cls, url: str, *, create: bool = True) -> Database:
+    def open(cls, url: str, *, create: bool = True, deadline_seconds: float | None = None) -> Database:
         """Open the database at `url` for writing, make it if `create`, and migrate it to this version's schema.
 
-        Several processes may open one database at the same moment. Raises ConfigurationError.
+        With a deadline, a statement that Postgres has not answered by then fails (SQLite waits `BUSY_TIMEOUT_MS` for
+        a lock, and for nothing else). Several processes may open one database at the same moment.
+        Raises ConfigurationError.
         """
         location = _parse(url)
         if location.get_backend_name() == "sqlite":
             _prepare_file(_path(location), create)
-        database = cls(_engine(location, read_only=False))
+        database = cls(_engine(location, read_only=False, deadline_seconds=deadline_seconds))
         database._check(location, database.writing, _migrate)
         return database
 
@@ -168,6 +190,9 @@ def explain(error: DBAPIError) -> str:
     code = getattr(error.orig, "sqlite_errorcode", None)
     if code is not None:
         return _CAUSES.get(code & 0xFF, str(error.orig))
+    state = getattr(error.orig, "sqlstate", None)
+    if state in _STATES:
+        return _STATES[state]
     return str(error.orig).strip().partition("\n")[0].rstrip(".")
 
 
@@ -255,16 +280,55 @@ def _switch_to_wal(path: Path) -> None:
         time.sleep(0.01)
 
 
-def _engine(location: URL, *, read_only: bool) -> Engine:
+def _engine(location: URL, *, read_only: bool, deadline_seconds: float | None = None) -> Engine:
     if location.get_backend_name() == "sqlite":
         return _sqlite_engine(_path(location), read_only)
     try:
-        engine = create_engine(location, pool_pre_ping=True, hide_parameters=True)
+        engine = create_engine(
+            location,
+            pool_pre_ping=True,
+            hide_parameters=True,
+            connect_args=_postgres_options(deadline_seconds),
+        )
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             "database: PostgreSQL needs the psycopg package; install Holdfast as `holdfast[postgres]`."
         ) from error
-    return engine.execution_options(postgresql_readonly=True) if read_only else engine
+    if read_only:
+        return engine.execution_options(postgresql_readonly=True)
+    event.listen(engine, "connect", lambda connection, _: _require_durability(connection))
+    return engine
+
+
+def _postgres_options(deadline_seconds: float | None) -> dict[str, Any]:
+    """What keeps a server that is gone, slow or locked from keeping us (libpq's connection parameters)."""
+    options: dict[str, Any] = {
+        "application_name": "holdfast",
+        "connect_timeout": _CONNECT_SECONDS,
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 2,
+    }
+    if deadline_seconds is not None:
+        milliseconds = max(1, int(deadline_seconds * 1000))
+        limits = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+        options["options"] = " ".join(f"-c {name}={milliseconds}" for name in limits)
+        options["tcp_user_timeout"] = milliseconds
+    return options
+
+
+def _require_durability(connection: Any) -> None:
+    """Make commits of this connection wait for the disk, and refuse a server that does not really do so."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET synchronous_commit = on")
+        for name, accepted in _DURABLE.items():
+            found = cursor.execute(f"SHOW {name}").fetchone()[0]
+            if found not in accepted:
+                raise ConfigurationError(
+                    f"the audit database runs with {name}={found}, expected on: it would lose what is acknowledged; "
+                    "set it in postgresql.conf."
+                )
+    connection.commit()
 
 
 def _sqlite_engine(path: Path, read_only: bool) -> Engine:
@@ -298,6 +362,8 @@ def _begin(connection: Connection) -> None:
 def _migrate(connection: Connection, shown: str) -> None:
     """Bring the schema to HEAD, inside the transaction that keeps every other process out meanwhile."""
     if connection.dialect.name == "postgresql":
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        connection.execute(text("SET LOCAL lock_timeout = 0"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
     if _revision(connection, shown) == HEAD:
         return

@@ -82,7 +82,7 @@ class Gateway:
         self.source = open_source(settings.upstream)
         self.certificates = listener_certificates(settings)
         self.fingerprints = Fingerprinter(_mask_key(settings.mask_key_file))
-        self.database = Database.open(settings.database_url)
+        self.database = Database.open(settings.database_url, deadline_seconds=settings.audit.deadline_seconds)
         self.holds = HoldStore(self.database)
         self.desk = HoldDesk(self.holds)
         self.pieces = open_pieces(settings.audit.payloads, settings.audit.deadline_seconds)
