@@ -90,7 +90,8 @@ def cut(content: bytes) -> Iterable[Piece]:
 
 def commit(salt: bytes, piece_digests: Iterable[str]) -> str:
     """The commitment to a body whose pieces have these SHA-256 digests (hexadecimal), in hexadecimal."""
-    body_hash = root_of(hash_leaf(bytes.fromhex(digest)) for digest in piece_digests)
+    hashes = [hash_leaf(bytes.fromhex(digest)) for digest in piece_digests]
+    body_hash = hashes[0] if len(hashes) == 1 else root_of(hashes)
     return sha256(DOMAIN + salt + body_hash).hexdigest()
 
 

@@ -65,7 +65,8 @@ class Scratch:
         """Yield the rows of a query over what was remembered."""
         for table in self._waiting:
             self._flush(table)
-        yield from self._database.execute(query, values)
+        for row in self._database.execute(query, values):  # noqa: UP028  it closes the cursor, after the file even
+            yield row
 
     def write_hashes(self, log: int, hashes: Iterable[bytes]) -> None:
         """Append leaf hashes of the log of this number."""
