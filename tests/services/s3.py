@@ -32,12 +32,15 @@ class S3Server:
     access_key: str = "holdfast"
     secret_key: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
     port: int = 0
+    tls: tuple[Path, Path] | None = None
+    """Certificate and key, PEM; from the next start on."""
+
     _process: Process | None = None
 
     @property
     def endpoint(self) -> str:
         """The server's URL; buckets are in the path."""
-        return f"http://{HOST}:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{HOST}:{self.port}"
 
     def start(self) -> S3Server:
         """Start it, on the port that it had before if it was stopped; returns when it takes connections."""
@@ -47,9 +50,10 @@ class S3Server:
             each.mkdir(parents=True, exist_ok=True)
         backend: list[str | Path] = ["posix", "--versioning-dir", versions, "--sidecar", metadata, objects]
         credentials = {"ROOT_ACCESS_KEY": self.access_key, "ROOT_SECRET_KEY": self.secret_key}
+        secure = ["--cert", self.tls[0], "--key", self.tls[1]] if self.tls else []
         self._process = spawn(
             "versitygw",
-            [self.program, "--port", f"{HOST}:{self.port}", "--region", self.region, "--quiet", *backend],
+            [self.program, "--port", f"{HOST}:{self.port}", "--region", self.region, "--quiet", *secure, *backend],
             self.folder / "log",
             environment=os.environ | credentials,
         )
