@@ -52,6 +52,8 @@ LARGEST_INTEGER = 2**53 - 1
 Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_INTEGER)]
 RECORD_BYTES = 1000
 """What a record takes without its bodies, about."""
+COLUMN_BYTES = 253
+"""What a column that calls are found by keeps of its text: as much as the longest name of an object has."""
 
 
 class Kind(enum.StrEnum):
@@ -272,8 +274,8 @@ class Leaf(msgspec.Struct, frozen=True):
 class CallRow(msgspec.Struct, frozen=True):
     """One call as lists show and filter it; derived from its latest record, and from nothing else.
 
-    Absent text is empty. `code` is the HTTP status the caller got, `duration_us` in microseconds; both are
-    None, and `complete` is false, until the outcome is known.
+    Absent text is empty, long text cut (see `column_text`). `code` is the HTTP status the caller got, `duration_us`
+    in microseconds; both are None, and `complete` is false, until the outcome is known.
     """
 
     audit_id: str
@@ -425,17 +427,17 @@ def call_row(record: Record) -> CallRow | None:
     return CallRow(
         audit_id=record.call,
         received_at=record.timing.received_at if record.timing else record.at,
-        username=caller.username,
+        username=column_text(caller.username),
         issuer=caller.issuer,
         verb=what.verb,
-        api_group=what.api_group,
-        resource=what.resource,
-        subresource=what.subresource,
-        namespace=what.namespace,
-        name=what.name,
-        uri=what.uri,
+        api_group=column_text(what.api_group),
+        resource=column_text(what.resource),
+        subresource=column_text(what.subresource),
+        namespace=column_text(what.namespace),
+        name=column_text(what.name),
+        uri=what.uri.replace("\0", "\ufffd"),  # NUL is no text to Postgres
         effect=ruling.effect,
-        rule=ruling.rule,
+        rule=column_text(ruling.rule),
         verdict=verdict(record),
         code=_answered_code(record),
         hold_id=record.hold.id if record.hold else "",
@@ -443,6 +445,15 @@ def call_row(record: Record) -> CallRow | None:
         user_agent=record.client.user_agent if record.client else "",
         complete=record.kind is Kind.OUTCOME,
     )
+
+
+def column_text(text: str) -> str:
+    """What a column keeps of a text that calls are found by: its first `COLUMN_BYTES` bytes in UTF-8.
+
+    A caller chooses how long a path is, and Postgres refuses what does not fit into a third of an index's page
+    (2,704 bytes): one long name would be a batch of records that cannot be written.
+    """
+    return text.encode()[:COLUMN_BYTES].decode(errors="ignore") if len(text) * 4 > COLUMN_BYTES else text
 
 
 _TELLING = {Kind.HOLD, Kind.INTENT, Kind.OPEN, Kind.OUTCOME}

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from heapq import merge
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, or_, select
+from sqlalchemy import Connection, and_, select
 
 from holdfast.audit.payload import Slot, decompress
-from holdfast.audit.record import CallRow, Payload, Record, decode, timestamp
+from holdfast.audit.record import CallRow, Payload, Record, decode
+from holdfast.audit.store.following import CallFollower
+from holdfast.audit.store.search import ANY_CALL, CallSearch, Filters, Position, select_rows
 from holdfast.audit.store.tables import blobs, bodies, calls, records
 from holdfast.errors import ConfigurationError, Conflict, NotFound
 
@@ -21,21 +22,6 @@ if TYPE_CHECKING:
     from holdfast.database import Database
 
 PAGE = 500
-
-Position = tuple[str, str]
-"""Where a page of calls ended: `received_at` and `audit_id` of its last call."""
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """Which calls are meant; an empty field means any. `resource` is RBAC's spelling: `pods`, `pods/exec`."""
-
-    user: str = ""
-    verb: str = ""
-    resource: str = ""
-    namespace: str = ""
-    verdict: str = ""
-    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +44,6 @@ class CallStory:
         return bool(_reference(payload)) and _reference(payload) not in self.payloads
 
 
-ANY_CALL = Filters()
-SHOWN = tuple(calls.c[name] for name in CallRow.__struct_fields__)
-
-
 class AuditStore:
     """Reads the record in one database; `pieces` is where large payloads are kept beside it."""
 
@@ -73,11 +55,8 @@ class AuditStore:
         self, filters: Filters = ANY_CALL, *, limit: int = 100, before: Position | None = None
     ) -> list[CallRow]:
         """Return the latest `limit` calls, newest first; `before` continues after a page. Raises Unavailable."""
-        query = select(*SHOWN).where(*_conditions(filters)).limit(limit)
-        if before is not None:
-            query = query.where(_comes_before(before))
         with self._database.reading() as connection:
-            return _call_rows(connection, query.order_by(calls.c.received_at.desc(), calls.c.audit_id.desc()))
+            return CallSearch(connection, filters).page(limit, before)
 
     def load_call(self, audit_id: str) -> CallStory:
         """Return the story of the one call whose audit ID starts so.
@@ -86,24 +65,32 @@ class AuditStore:
         """
         # No character of an audit ID sorts after this one.
         range_end = audit_id + "\x7f"
-        query = select(*SHOWN).where(calls.c.audit_id >= audit_id, calls.c.audit_id < range_end).limit(2)
+        query = select_rows(calls).where(calls.c.audit_id >= audit_id, calls.c.audit_id < range_end).limit(2)
         with self._database.reading() as connection:
-            found = _call_rows(connection, query)
+            found = [CallRow(**row) for row in connection.execute(query).mappings()]
             if not found:
                 raise NotFound(f"no call in the record has an audit ID that starts with {audit_id!r}")
             if len(found) > 1:
                 raise Conflict(f"several calls have an audit ID that starts with {audit_id!r}; give more of it")
             return self._load_story(connection, found[0])
 
-    def iter_calls(self, filters: Filters = ANY_CALL) -> Iterator[CallStory]:
-        """Yield the stories of all calls that match, oldest first, with little of them in memory at a time."""
+    def follow_calls(self, filters: Filters = ANY_CALL) -> CallFollower:
+        """Begin to follow the calls that match and end from now on. Raises Unavailable."""
+        return CallFollower(self._database, filters)
+
+    def iter_rows(self, filters: Filters = ANY_CALL) -> Iterator[CallRow]:
+        """Yield all calls that match, oldest first, a page of them in memory at a time. Raises Unavailable."""
         after: Position | None = None
         while page := self._page_after(filters, after):
-            for row in page:
-                with self._database.reading() as connection:
-                    story = self._load_story(connection, row)
-                yield story
+            yield from page
             after = (page[-1].received_at, page[-1].audit_id)
+
+    def iter_calls(self, filters: Filters = ANY_CALL) -> Iterator[CallStory]:
+        """As `iter_rows`, with all that is kept of each call."""
+        for row in self.iter_rows(filters):
+            with self._database.reading() as connection:
+                story = self._load_story(connection, row)
+            yield story
 
     def _load_story(self, connection: Connection, row: CallRow) -> CallStory:
         told: list[Record] = []
@@ -143,43 +130,8 @@ class AuditStore:
         return self._pieces.get(day, digest)
 
     def _page_after(self, filters: Filters, after: Position | None) -> list[CallRow]:
-        query = select(*SHOWN).where(*_conditions(filters)).limit(PAGE)
-        if after is not None:
-            query = query.where(_comes_after(after))
         with self._database.reading() as connection:
-            return _call_rows(connection, query.order_by(calls.c.received_at, calls.c.audit_id))
-
-
-def _conditions(filters: Filters) -> Iterable[ColumnElement[bool]]:
-    resource, _, subresource = filters.resource.partition("/")
-    wanted = (
-        (calls.c.username, filters.user),
-        (calls.c.verb, filters.verb),
-        (calls.c.resource, resource),
-        (calls.c.namespace, filters.namespace),
-        (calls.c.verdict, filters.verdict),
-    )
-    yield from (column == value for column, value in wanted if value)
-    if resource:
-        yield calls.c.subresource == subresource
-    if filters.since is not None:
-        yield calls.c.received_at >= timestamp(filters.since)
-
-
-def _comes_before(position: Position) -> ColumnElement[bool]:
-    moment, audit_id = position
-    tie = and_(calls.c.received_at == moment, calls.c.audit_id < audit_id)
-    return and_(calls.c.received_at <= moment, or_(calls.c.received_at < moment, tie))
-
-
-def _comes_after(position: Position) -> ColumnElement[bool]:
-    moment, audit_id = position
-    tie = and_(calls.c.received_at == moment, calls.c.audit_id > audit_id)
-    return and_(calls.c.received_at >= moment, or_(calls.c.received_at > moment, tie))
-
-
-def _call_rows(connection: Connection, query: Select[Any]) -> list[CallRow]:
-    return [CallRow(**row) for row in connection.execute(query).mappings()]
+            return CallSearch(connection, filters).page(PAGE, after, newest_first=False)
 
 
 def _in_order(connection: Connection, audit_id: str) -> Iterator[tuple[str, int, int, bytes]]:

@@ -142,7 +142,23 @@ caller_claims = Table("caller_claims", metadata, CallerClaimColumns, sqlite_with
 Index("logs_by_replica", logs.c.replica, logs.c.epoch)
 Index("records_by_call", records.c.call_id)
 Index("calls_by_id", calls.c.audit_id)
-Index("calls_by_time", calls.c.received_at, calls.c.audit_id)
-Index("calls_by_user", calls.c.username, calls.c.received_at, calls.c.audit_id)
-for _name in ("caller", "verb", "resource", "namespace", "name", "verdict"):
-    Index(f"calls_by_{_name}", calls.c[_name], calls.c.received_at, calls.c.audit_id)
+FOUND_BY = (
+    "verdict",
+    "verb",
+    "resource",
+    "subresource",
+    "namespace",
+    "name",
+    "username",
+    "caller",
+    "api_group",
+    "rule",
+)
+"""The columns that calls are found by on a walk through all of them (see `search`)."""
+
+Index("calls_by_time", calls.c.received_at, calls.c.audit_id, *(calls.c[name] for name in FOUND_BY))
+# In Postgres there are calls_by_name and calls_by_user as well; SQLite would pay too much for them.
+Index("calls_by_caller", calls.c.caller, calls.c.received_at, calls.c.audit_id)
+for _name, _column, _usual in (("verdict", calls.c.verdict, "allowed"), ("hold", calls.c.hold_id, "")):
+    _key, _rare = (_column, calls.c.received_at, calls.c.audit_id), _column != _usual
+    Index(f"calls_by_{_name}", *_key, sqlite_where=_rare, postgresql_where=_rare)

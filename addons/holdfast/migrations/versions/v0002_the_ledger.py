@@ -145,18 +145,7 @@ def _create_calls() -> None:
         sa.Column("seq", sa.BigInteger(), nullable=False),
         key=("day", "audit_id"),
     )
-    op.create_index("calls_by_id", "calls", ["audit_id"])
-    for name, column in (
-        ("user", "username"),
-        ("caller", "caller"),
-        ("verb", "verb"),
-        ("resource", "resource"),
-        ("namespace", "namespace"),
-        ("name", "name"),
-        ("verdict", "verdict"),
-    ):
-        op.create_index(f"calls_by_{name}", "calls", [column, "received_at", "audit_id"])
-    op.create_index("calls_by_time", "calls", ["received_at", "audit_id"])
+    _create_call_indexes()
     op.create_table(
         "callers",
         sa.Column("id", CODE, nullable=False),
@@ -172,6 +161,19 @@ def _create_calls() -> None:
         sa.PrimaryKeyConstraint("name", "value", "caller"),
         sqlite_with_rowid=False,
     )
+
+
+def _create_call_indexes() -> None:
+    op.create_index("calls_by_id", "calls", ["audit_id"])
+    columns = ("verdict", "verb", "resource", "subresource", "namespace", "name", "username", "caller", "api_group")
+    op.create_index("calls_by_time", "calls", ["received_at", "audit_id", *columns, "rule"])
+    op.create_index("calls_by_caller", "calls", ["caller", "received_at", "audit_id"])
+    for name, column, usual in (("verdict", "verdict", "allowed"), ("hold", "hold_id", "")):
+        key, rare = [column, "received_at", "audit_id"], sa.text(f"{column} != '{usual}'")
+        op.create_index(f"calls_by_{name}", "calls", key, sqlite_where=rare, postgresql_where=rare)
+    if op.get_bind().dialect.name == "postgresql":
+        op.create_index("calls_by_name", "calls", ["name", "received_at", "audit_id"])
+        op.create_index("calls_by_user", "calls", ["username", "received_at", "audit_id"])
 
 
 def _create_daily(name: str, *columns: sa.Column[Any], key: tuple[str, ...], rowid: bool = False) -> None:

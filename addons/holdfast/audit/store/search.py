@@ -1,0 +1,283 @@
+"""Finding calls by their columns: along the index that has every column, or by one that leads to few calls.
+
+`calls_by_time` holds all that can be asked for, in the order in which calls arrived. A walk along it reads nothing
+else: a million calls are passed by in about a tenth of a second, whatever is asked and however little of it there is.
+Where one of the wishes alone leaves only few calls, its own index is shorter; whether it does is found out by counting
+them, up to `FEW`. In SQLite an index whose order is not that of time costs the writer a page of the file for almost
+every record, so there only callers have one, and what is rare by nature; in Postgres users and names have one too.
+
+In Postgres the walk goes day by day, so that the partitions behind a full page are left alone. Its planner guesses
+how soon a walk meets what it looks for, and guesses wrong for wishes that exclude each other; so it is told to walk
+(https://www.postgresql.org/docs/current/runtime-config-query.html), for the one transaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import ColumnElement, UnaryExpression, and_, func, literal_column, select, text, tuple_
+from sqlalchemy.sql.operators import custom_op
+
+from holdfast.audit.record import CallRow, column_text, timestamp
+from holdfast.audit.store.tables import caller_claims, calls
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sqlalchemy import Connection, Select
+
+    Conditions = tuple[ColumnElement[bool], ...]
+
+FEW = 20_000
+"""So many calls are looked up one by one without being noticed."""
+
+FEW_CALLERS = 500
+"""So many callers are named in a statement; more are looked up in the database."""
+
+Position = tuple[str, str]
+"""Where a page of calls ended: `received_at` and `audit_id` of its last call."""
+
+_TUNING = text(
+    "SELECT set_config('jit', 'off', true), set_config('enable_seqscan', 'off', true), "
+    "set_config('enable_bitmapscan', :gather, true), set_config('enable_sort', :gather, true)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which calls are meant; an empty field means any.
+
+    `resource` is RBAC's spelling: `pods`, `pods/exec`, `pods/*` for any subresource. `api_group` is None for any,
+    empty for the core group. The caller must have all of `claims`, which are names and values. `until` is the first
+    moment that is not meant any more.
+    """
+
+    user: str = ""
+    verb: str = ""
+    resource: str = ""
+    namespace: str = ""
+    verdict: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+    api_group: str | None = None
+    name: str = ""
+    rule: str = ""
+    hold: str = ""
+    claims: tuple[tuple[str, str], ...] = ()
+
+
+ANY_CALL = Filters()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Wish:
+    """A condition on calls; and how it is written for its own index, if it has one, which may have them in order."""
+
+    condition: ColumnElement[bool]
+    leading: Conditions = ()
+    in_order: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """From which moment, up to which, and from which call within on."""
+
+    since: str
+    until: str
+    beyond: Position | None
+    newest_first: bool
+
+    def conditions(self) -> Iterator[ColumnElement[bool]]:
+        """On the columns that put calls in order."""
+        if self.since:
+            yield calls.c.received_at >= self.since
+        if self.until:
+            yield calls.c.received_at < self.until
+        if self.beyond is not None:
+            place, position = tuple_(calls.c.received_at, calls.c.audit_id), tuple_(*self.beyond)
+            yield place < position if self.newest_first else place > position
+
+    def days(self) -> Iterator[ColumnElement[bool]]:
+        """The same in whole days, by which Postgres chooses partitions."""
+        here = self.beyond[0] if self.beyond is not None else ""
+        first = self.since if self.newest_first else max(self.since, here)
+        last = min(filter(None, (self.until, here)), default="") if self.newest_first else self.until
+        if first:
+            yield calls.c.day >= first[:10]
+        if last:
+            yield calls.c.day <= last[:10]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of all calls to look through, and the wish that leads through it by its own index, if one does."""
+
+    conditions: Conditions
+    leading: _Wish | None
+
+
+class CallSearch:
+    """One search, as far as one transaction sees the calls."""
+
+    def __init__(self, connection: Connection, filters: Filters) -> None:
+        self._connection = connection
+        self._filters = filters
+        self._is_partitioned = connection.dialect.name == "postgresql"
+        self._callers = _few_callers(connection, filters) if filters.claims else None
+        self._wishes = tuple(self._all_wishes())
+
+    def page(self, limit: int, beyond: Position | None = None, *, newest_first: bool = True) -> list[CallRow]:
+        """Return the first `limit` calls in order of time, or those that follow a position."""
+        found: list[CallRow] = []
+        for part in self._parts(self._span(beyond, newest_first=newest_first)):
+            self._tune(gather=part.leading is not None)
+            query = self._statement(part, limit - len(found), newest_first=newest_first)
+            rows = [CallRow(**row) for row in self._connection.execute(query).mappings()]
+            found += sorted(rows, key=lambda row: (row.received_at, row.audit_id), reverse=newest_first)
+            if len(found) == limit:
+                break
+        return found
+
+    def among(self, day: str, audit_ids: Sequence[str]) -> list[CallRow]:
+        """Return those of a day's calls that are meant."""
+        these = (calls.c.day == day, calls.c.audit_id.in_(audit_ids))
+        span = self._span(None, newest_first=True).conditions()
+        query = select_rows(calls).where(*these, *span, *(wish.condition for wish in self._wishes))
+        return [CallRow(**row) for row in self._connection.execute(query).mappings()]
+
+    def _span(self, beyond: Position | None, *, newest_first: bool) -> _Span:
+        since, until = (timestamp(moment) if moment else "" for moment in (self._filters.since, self._filters.until))
+        return _Span(since, until, beyond, newest_first)
+
+    def _parts(self, span: _Span) -> Iterator[_Part]:
+        """Yield what is to be looked through, in order."""
+        if self._callers == ():
+            return
+        days = tuple(span.days()) if self._is_partitioned else ()
+        whole = (*days, *span.conditions())
+        leading = self._choose(whole)
+        if leading is not None or not self._is_partitioned:
+            yield _Part(whole, leading)
+            return
+        for day in self._days(days, newest_first=span.newest_first):
+            conditions = (calls.c.day == day, *span.conditions())
+            yield _Part(conditions, self._choose(conditions))
+
+    def _days(self, within: Conditions, *, newest_first: bool) -> Iterator[str]:
+        """Yield the days that have calls, the next one when those before were not enough."""
+        nearest = select(func.max(calls.c.day) if newest_first else func.min(calls.c.day)).where(*within)
+        day = self._connection.execute(nearest).scalar()
+        while day is not None:
+            yield day
+            further = calls.c.day < day if newest_first else calls.c.day > day
+            day = self._connection.execute(nearest.where(further)).scalar()
+
+    def _choose(self, conditions: Conditions) -> _Wish | None:
+        """The wish whose own index is the shortest way through a part; None when the walk through all of it is."""
+        led = [wish for wish in self._wishes if wish.leading]
+        if len(self._wishes) == 1 and led and led[0].in_order:
+            return led[0]
+        shortest, chosen = FEW + 1, None
+        for wish in led:
+            length = self._count((*conditions, *wish.leading), shortest)
+            if length < shortest:
+                shortest, chosen = length, wish
+        return chosen
+
+    def _count(self, conditions: Conditions, limit: int) -> int:
+        """Count calls, at most `limit`."""
+        self._tune(gather=True)
+        found = select(calls.c.audit_id).where(*conditions).limit(limit).subquery()
+        return self._connection.execute(select(func.count()).select_from(found)).scalar_one()
+
+    def _statement(self, part: _Part, limit: int, *, newest_first: bool) -> Select[Any]:
+        """Find the keys of calls in an index, then the calls: their rows are not read before it is known which."""
+        wishes = (wish.leading if wish is part.leading else (wish.condition,) for wish in self._wishes)
+        in_order = (calls.c.received_at, calls.c.audit_id)
+        found = (
+            select(calls.c.day, calls.c.audit_id)
+            .where(*part.conditions, *(condition for wish in wishes for condition in wish))
+            .order_by(*(column.desc() if newest_first else column.asc() for column in in_order))
+            .limit(limit)
+            .subquery("found")
+        )
+        shown = calls.alias("shown")
+        same = and_(shown.c.day == found.c.day, shown.c.audit_id == found.c.audit_id)
+        return select_rows(shown).select_from(found.join(shown, same))
+
+    def _tune(self, *, gather: bool) -> None:
+        """In Postgres, leave only plans that follow an index; with `gather`, those too that sort what they found."""
+        if self._is_partitioned:
+            self._connection.execute(_TUNING, {"gather": "on" if gather else "off"})
+
+    def _all_wishes(self) -> Iterator[_Wish]:
+        """Yield the conditions, those that are quicker to tell first."""
+        filters = self._filters
+        if filters.hold:
+            here = calls.c.hold_id == filters.hold
+            yield _Wish(here, (here, calls.c.hold_id != literal_column("''")))
+        if filters.verdict:
+            here = calls.c.verdict == filters.verdict
+            is_rare = filters.verdict != "allowed"
+            yield _Wish(here, (here, calls.c.verdict != literal_column("'allowed'")) if is_rare else ())
+        yield from map(_Wish, _on_kinds(filters))
+        for column, value in ((calls.c.name, filters.name), (calls.c.username, filters.user)):
+            if value:
+                here = column == column_text(value)
+                yield _Wish(here, (here,) if self._is_partitioned else ())
+        yield from map(_Wish, _on_rules(filters))
+        if filters.claims:
+            yield self._wish_for_callers()
+
+    def _wish_for_callers(self) -> _Wish:
+        column = calls.c.caller if self._is_partitioned else _without_index(calls.c.caller)
+        if self._callers is None:
+            return _Wish(and_(*(column.in_(_having(*claim)) for claim in self._filters.claims)))
+        return _Wish(column.in_(self._callers), (calls.c.caller.in_(self._callers),), in_order=len(self._callers) == 1)
+
+
+def _without_index(column: ColumnElement[str]) -> ColumnElement[str]:
+    """The column as SQLite does not look for it in an index (https://www.sqlite.org/optoverview.html, section 3)."""
+    return UnaryExpression(column, operator=custom_op("+"), type_=column.type)
+
+
+def _on_kinds(filters: Filters) -> Iterator[ColumnElement[bool]]:
+    resource, _, subresource = filters.resource.partition("/")
+    if filters.verb:
+        yield calls.c.verb == filters.verb
+    if resource not in {"", "*"}:
+        yield calls.c.resource == column_text(resource)
+    if subresource == "*":
+        yield calls.c.subresource != ""
+    elif resource:
+        yield calls.c.subresource == column_text(subresource)
+    if filters.namespace:
+        yield calls.c.namespace == column_text(filters.namespace)
+
+
+def _on_rules(filters: Filters) -> Iterator[ColumnElement[bool]]:
+    if filters.api_group is not None:
+        yield calls.c.api_group == column_text(filters.api_group)
+        yield calls.c.resource != ""
+    if filters.rule:
+        yield calls.c.rule == column_text(filters.rule)
+
+
+def _few_callers(connection: Connection, filters: Filters) -> tuple[str, ...] | None:
+    """The callers that have all claims; None when they are not few."""
+    first, *others = filters.claims
+    query = _having(*first).where(*(caller_claims.c.caller.in_(_having(*claim)) for claim in others))
+    found = connection.execute(query.limit(FEW_CALLERS + 1)).scalars().all()
+    return tuple(found) if len(found) <= FEW_CALLERS else None
+
+
+def _having(name: str, value: str) -> Select[Any]:
+    claims = caller_claims.alias()
+    return select(claims.c.caller).where(claims.c.name == name, claims.c.value == value)
+
+
+def select_rows(table: Any) -> Select[Any]:
+    """Select what a CallRow has, from `calls` or an alias of it."""
+    return select(*(table.c[name] for name in CallRow.__struct_fields__))
