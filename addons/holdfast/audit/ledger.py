@@ -223,9 +223,7 @@ class Ledger:
 
     def _begin(self, last: LogRow | None, gap: str = "") -> None:
         clock = self._clock()
-        # Not always the epoch after `last`: another process may have begun logs under our name.
-        latest = self._store.last_log(self._writer.name)
-        epoch = latest.epoch + 1 if latest is not None else 1
+        epoch = self._next_epoch(clock)
         origin = Origin(KeyName(f"holdfast/{self._writer.cluster}/{self._writer.name}/{epoch}"))
         previous = bytes.fromhex(last.root) if last is not None else NO_HASH
         self._head = Head(origin, previous)
@@ -247,6 +245,17 @@ class Ledger:
         start = Start(self._run, version("holdfast"), last.origin if last else "", last.size if last else 0, gap)
         self._opening = [_heartbeat(clock, start), *self._peers(clock)]
         self._commit([])
+
+    def _next_epoch(self, clock: Clock) -> int:
+        """The number of the log to begin: that of an empty one, where a try before this got no further.
+
+        It is not always the one after the last: another process may have begun logs under our name.
+        """
+        latest = self._store.last_log(self._writer.name, or_empty=True)
+        if latest is None:
+            return 1
+        is_ours = latest.size == 0 and (latest.day, latest.certificate) == (clock.day, self._key.certificate_note)
+        return latest.epoch if is_ours else latest.epoch + 1
 
     def _peers(self, clock: Clock) -> list[Entry]:
         """What the other logs of the database are like, as a record; none where there is no other log."""

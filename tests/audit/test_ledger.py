@@ -1,0 +1,338 @@
+"""One writer's logs: opened, added to, ended, followed, and gone on with only when nothing is missing."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import text
+
+from audit.entries import entry, new_id, open_test_ledger, record
+from holdfast.audit.checkpoint import open_checkpoint, parse_checkpoint
+from holdfast.audit.keys import KeyFolder, parse_certificate
+from holdfast.audit.receipt import Receipt
+from holdfast.audit.record import Entry, Kind, decode, timestamp
+from holdfast.audit.sequence import NO_HASH, Clock
+from holdfast.audit.store import LedgerStore
+from holdfast.audit.store.export import export_lines
+from holdfast.audit.tree import hash_leaf, root_of
+from holdfast.audit.verify import Anchoring, Class, verify_lines
+from holdfast.database import Database
+from holdfast.errors import ConfigurationError, Internal, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from holdfast.audit.record import Leaf
+    from holdfast.audit.store.ledger import LogRow
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    sqlite = f"sqlite:///{tmp_path / 'audit.db'}"
+    database = Database.open(sqlite if request.param == "sqlite" else request.getfixturevalue("postgres_url"))
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def store(database: Database) -> LedgerStore:
+    return LedgerStore(database)
+
+
+class Hands:
+    """A clock that only goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.moment = datetime.now(UTC).replace(hour=12)
+
+    def __call__(self) -> Clock:
+        return Clock(timestamp(self.moment), int(self.moment.timestamp() * 1_000_000))
+
+    def forward(self, **by: float) -> None:
+        self.moment += timedelta(**by)
+
+
+def told(store: LedgerStore, row: LogRow) -> list[Leaf]:
+    return [decode(leaf) for leaf in store.leaves(row)]
+
+
+def kinds(store: LedgerStore, row: LogRow) -> list[str]:
+    return [leaf.record.kind.value for leaf in told(store, row)]
+
+
+def verdict(database: Database, folder: Path) -> set[str]:
+    """What an auditor finds, missing anchors aside."""
+    root = KeyFolder(folder / "audit-keys").root_verifier()
+    report = verify_lines(export_lines(database, "test", timestamp(datetime.now(UTC))), root, Anchoring())
+    assert Class.ALTERED not in report.classes, report.findings
+    return set(report.counts) - {"no-anchor"}
+
+
+def test_leaves_follow_each_other_and_every_commit_is_signed(
+    database: Database, store: LedgerStore, tmp_path: Path
+) -> None:
+    ledger = open_test_ledger(tmp_path, database)
+    receipts = [receipt for _ in range(3) for receipt in ledger.write([entry(), entry()])]
+    leaves = list(store.leaves(ledger.row))
+    previous = NO_HASH
+    for seq, leaf in enumerate(map(decode, leaves)):
+        assert (leaf.log, leaf.seq, leaf.previous) == (ledger.row.origin, seq, previous.hex())
+        previous = hash_leaf(leaves[seq])
+    root = KeyFolder(tmp_path / "audit-keys").root_verifier()
+    verifier = parse_certificate(ledger.row.certificate, root).verifier_for(ledger.row.origin)
+    for receipt in receipts:
+        assert isinstance(receipt, Receipt)
+        assert receipt.leaf_hash == hash_leaf(leaves[receipt.seq])
+        checkpoint = open_checkpoint(receipt.note, verifier)
+        assert receipt.seq < checkpoint.size
+        assert checkpoint.root == root_of(map(hash_leaf, leaves[: checkpoint.size]))
+    with database.reading() as connection:
+        sizes = list(connection.execute(text("SELECT size FROM checkpoints ORDER BY size")).scalars())
+    assert sizes == [1, 3, 5, 7]
+    assert verdict(database, tmp_path) == set()
+
+
+def test_a_record_that_cannot_be_encoded_is_the_only_one_left_out(
+    database: Database, store: LedgerStore, tmp_path: Path
+) -> None:
+    ledger = open_test_ledger(tmp_path, database)
+    first, spoilt, last = ledger.write([entry(), entry(error="\udcff"), entry()])
+    assert isinstance(spoilt, Internal)
+    assert isinstance(first, Receipt)
+    assert isinstance(last, Receipt)
+    assert last.seq == first.seq + 1
+    assert store.last_log("gw") == ledger.row
+
+
+def test_the_next_run_of_the_day_goes_on_with_the_log(database: Database, store: LedgerStore, tmp_path: Path) -> None:
+    first = open_test_ledger(tmp_path, database)
+    first.write([entry()])
+    first.close()
+    second = open_test_ledger(tmp_path, database)
+    second.write([entry()])
+    assert second.row.origin == first.row.origin
+    assert kinds(store, second.row) == ["heartbeat", "outcome", "heartbeat", "outcome"]
+    runs = [leaf.record.start.run for leaf in told(store, second.row) if leaf.record.start]
+    assert len(set(runs)) == 2
+    assert verdict(database, tmp_path) == set()
+
+
+def test_a_new_day_begins_a_new_log_that_names_the_root_of_the_last(
+    database: Database, store: LedgerStore, tmp_path: Path
+) -> None:
+    hands = Hands()
+    ledger = open_test_ledger(tmp_path, database, clock=hands)
+    ledger.write([entry()])
+    first = ledger.row
+    hands.forward(days=1)
+    ledger.write([entry()])
+    assert (ledger.row.epoch, ledger.row.day) == (2, hands().day)
+    ended = store.find_log(first.origin)
+    assert ended is not None
+    assert ended.closed_at == hands().time
+    assert kinds(store, ended)[-1] == "close"
+    beginning = told(store, ledger.row)[0]
+    assert beginning.previous == ended.root
+    assert beginning.record.start is not None
+    assert (beginning.record.start.previous_log, beginning.record.start.previous_size) == (ended.origin, ended.size)
+    assert [parse_checkpoint(note)[0].origin for note in ledger.latest_notes] == [first.origin, ledger.row.origin]
+
+
+def test_a_log_that_has_enough_records_is_followed_by_the_next(
+    database: Database, store: LedgerStore, tmp_path: Path
+) -> None:
+    ledger = open_test_ledger(tmp_path, database, epoch_records=5)
+    for _ in range(12):
+        ledger.write([entry()])
+    logs = store.all_logs()
+    assert [log.size for log in logs[:-1]] == [6, 6, 6]
+    assert all(log.closed_at for log in logs[:-1])
+    assert verdict(database, tmp_path) == set()
+
+
+def test_without_its_head_file_a_gateway_begins_anew_and_says_so(
+    database: Database, store: LedgerStore, tmp_path: Path
+) -> None:
+    first = open_test_ledger(tmp_path, database)
+    first.write([entry()])
+    first.close()
+    (tmp_path / "gw.head").unlink()
+    second = open_test_ledger(tmp_path, database)
+    assert second.row.epoch == 2
+    start = told(store, second.row)[0].record.start
+    assert start is not None
+    assert start.gap == "the local head file was missing"
+    assert verdict(database, tmp_path) == {"gap"}
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("DELETE FROM records WHERE seq = 3", "now has 3"),
+        ("UPDATE records SET leaf = (SELECT leaf FROM records WHERE seq = 1) WHERE seq = 2", "other ones"),
+        ("DELETE FROM logs", "it lacks the log holdfast/test/gw/1"),
+        ("UPDATE logs SET size = 3", "should have 3 records and has 4"),
+        ("DELETE FROM checkpoints", "has no good checkpoint"),
+        ("DELETE FROM checkpoints WHERE size = 4", "is not what its checkpoint says"),
+    ],
+)
+def test_a_database_that_lacks_anything_is_not_gone_on_with(
+    database: Database, tmp_path: Path, statement: str, says: str
+) -> None:
+    ledger = open_test_ledger(tmp_path, database)
+    for _ in range(3):
+        ledger.write([entry()])
+    ledger.close()
+    with database.writing() as connection:
+        connection.execute(text(statement))
+    with pytest.raises(ConfigurationError, match="not as this gateway left it") as refused:
+        open_test_ledger(tmp_path, database)
+    assert says in str(refused.value)
+    assert "holdfast audit accept" in str(refused.value)
+
+
+def test_two_processes_do_not_write_one_log(database: Database, tmp_path: Path) -> None:
+    ledger = open_test_ledger(tmp_path, database)
+    with pytest.raises(ConfigurationError, match="another Holdfast process writes the log"):
+        open_test_ledger(tmp_path, database)
+    ledger.close()
+    open_test_ledger(tmp_path, database).close()
+
+
+def test_replicas_write_at_once_without_waiting_for_each_other_s_numbers(
+    database: Database, store: LedgerStore, tmp_path: Path
+) -> None:
+    ledgers = [open_test_ledger(tmp_path, database, replica=name) for name in ("gw", "second", "third")]
+    threads = [threading.Thread(target=lambda own=own: [own.write([entry()]) for _ in range(20)]) for own in ledgers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for ledger in ledgers:
+        hashes = [hash_leaf(leaf) for leaf in store.leaves(ledger.row)]
+        assert (len(hashes), root_of(hashes).hex()) == (ledger.row.size, ledger.row.root)
+        ledger.beat()
+    assert verdict(database, tmp_path) == set()
+
+
+def lose_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next commit takes place, and nobody hears of it."""
+    commit, left = LedgerStore.commit, [1]
+
+    def commit_and_break(self: LedgerStore, batch: Any) -> None:
+        commit(self, batch)
+        if left[0]:
+            left[0] -= 1
+            raise Unavailable("the connection broke")
+
+    monkeypatch.setattr(LedgerStore, "commit", commit_and_break)
+
+
+def test_a_commit_whose_answer_is_lost_is_taken_over_once(
+    database: Database, store: LedgerStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = open_test_ledger(tmp_path, database)
+    lose_answer(monkeypatch)
+    lost = new_id()
+    with pytest.raises(Unavailable, match="the connection broke"):
+        ledger.write([entry(call=lost)])
+    ledger.write([entry()])
+    assert [leaf.record.call for leaf in told(store, ledger.row)].count(lost) == 1
+    ledger.close()
+    open_test_ledger(tmp_path, database)
+    assert verdict(database, tmp_path) == set()
+
+
+def test_a_commit_that_fails_leaves_no_trace(
+    database: Database, store: LedgerStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = open_test_ledger(tmp_path, database)
+    before = ledger.row
+
+    def fail(self: LedgerStore, batch: Any) -> None:
+        raise Unavailable("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LedgerStore, "commit", fail)
+        with pytest.raises(Unavailable):
+            ledger.write([entry()])
+    assert (ledger.row, store.last_log("gw")) == (before, before)
+    assert isinstance(ledger.write([entry()])[0], Receipt)
+    assert verdict(database, tmp_path) == set()
+
+
+@pytest.mark.parametrize("step", ["close", "begin", "first"])
+@pytest.mark.parametrize("happened", [True, False])
+def test_a_failure_in_the_middle_of_a_new_day_is_made_good_by_the_next_write(
+    database: Database, store: LedgerStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, happened: bool
+) -> None:
+    hands = Hands()
+    ledger = open_test_ledger(tmp_path, database, clock=hands)
+    ledger.write([entry()])
+    hands.forward(days=1)
+    name = "begin_log" if step == "begin" else "commit"
+    real, calls = getattr(LedgerStore, name), [0]
+
+    def fail_once(self: LedgerStore, argument: Any) -> Any:
+        calls[0] += 1
+        if calls[0] != (2 if step == "first" else 1):
+            return real(self, argument)
+        if happened:
+            real(self, argument)
+        raise Unavailable("the connection broke")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LedgerStore, name, fail_once)
+        with pytest.raises(Unavailable):
+            ledger.write([entry()])
+        ledger.write([entry(), Entry(record(kind=Kind.OUTCOME))])
+    assert [log.epoch for log in store.all_logs()] == [1, 2]
+    assert [kinds(store, log)[0] for log in store.all_logs()] == ["heartbeat", "heartbeat"]
+    assert kinds(store, store.all_logs()[0]).count("close") == 1
+    assert verdict(database, tmp_path) <= {"clock-stepped"}
+
+
+def test_a_gateway_that_died_before_its_first_record_of_the_day_begins_the_same_log(
+    database: Database, store: LedgerStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hands = Hands()
+    first = open_test_ledger(tmp_path, database, clock=hands)
+    first.write([entry()])
+    hands.forward(days=1)
+    commit, calls = LedgerStore.commit, [0]
+
+    def die_at_the_second(self: LedgerStore, batch: Any) -> None:
+        calls[0] += 1
+        if calls[0] == 2:
+            raise Unavailable("killed")
+        commit(self, batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LedgerStore, "commit", die_at_the_second)
+        with pytest.raises(Unavailable):
+            first.write([entry()])
+    first.close()
+    second = open_test_ledger(tmp_path, database, clock=hands)
+    assert [(log.epoch, log.size) for log in store.all_logs()] == [(1, 3), (2, 2)]
+    start = told(store, second.row)[0].record.start
+    assert start is not None
+    assert (start.previous_log, start.previous_size, start.gap) == (str(store.all_logs()[0].origin), 3, "")
+    assert verdict(database, tmp_path) == set()
+
+
+def test_a_key_that_is_not_certified_for_us_stops_the_start(database: Database, tmp_path: Path) -> None:
+    open_test_ledger(tmp_path, database).close()
+    keys = KeyFolder(tmp_path / "audit-keys")
+    key = keys.epoch_key.read_bytes()
+    keys.epoch_key.write_bytes(key.replace(b"gw.console", b"gx.console"))
+    with pytest.raises(ConfigurationError, match="no good signature of the root key"):
+        open_test_ledger(tmp_path, database)
+    keys.epoch_key.write_bytes(key)
+    keys.make_epoch_key(keys.load_root(), "test", ("other",), Ed25519PrivateKey.generate(), datetime.now(UTC))
+    with pytest.raises(ConfigurationError, match=r"is certified for test/other, not for test/gw; run `holdfast audit"):
+        open_test_ledger(tmp_path, database)
