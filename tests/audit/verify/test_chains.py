@@ -1,0 +1,240 @@
+"""The logs of one replica, one after another, and what the database says of each of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+from sqlalchemy import text
+
+from audit.entries import entry, open_test_ledger, record
+from audit.tampering import Site, codes, places
+from holdfast.audit.anchors.file import append_note
+from holdfast.audit.checkpoint import Checkpoint, Origin, sign_checkpoint
+from holdfast.audit.note import KeyName
+from holdfast.audit.record import Closing, Entry, Kind, Leaf, Record, decode, encode, encode_leaf
+from holdfast.audit.store import LedgerStore
+from holdfast.audit.tree import hash_leaf, root_of
+from holdfast.audit.verify import Class
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdfast.audit.record import Start
+    from holdfast.audit.store.ledger import LogRow
+
+EPOCHS = 3
+
+
+@pytest.fixture
+def chain(site: Site) -> Site:
+    """Replica gw has three logs: the first was not closed, since it had too many records to go on with."""
+    site.ledgers["gw"].close()
+    ledger = open_test_ledger(site.folder, site.database, epoch_records=10)
+    for number in range(12):
+        site.record_call(ledger, b"%d" % number)
+    site.ledgers["gw"] = ledger
+    site.anchor()
+    return site
+
+
+def named(site: Site, epoch: int) -> LogRow:
+    """One of the logs of replica gw."""
+    (row,) = [log for log in LedgerStore(site.database).all_logs() if log.origin == f"holdfast/test/gw/{epoch}"]
+    return row
+
+
+def forge_start(site: Site, log: LogRow, change: Callable[[Start], Start], previous: str) -> None:
+    """Let a log begin otherwise, and sign it anew with the gateway's own key."""
+    leaf = decode(site.leaves(log)[0])
+    assert leaf.record.start is not None
+    told = msgspec.structs.replace(leaf.record, start=change(leaf.record.start))
+    site.put_leaf(log, 0, encode_leaf(Leaf(told, leaf.log, 0, previous, leaf.time, leaf.mono), encode(told)))
+    site.relink(log)
+    site.sign_again(log, site.live_key(log))
+
+
+def test_a_chain_of_logs_is_intact(chain: Site) -> None:
+    report = chain.verify()
+    assert (codes(report), report.verdict()) == (set(), Class.INTACT)
+    closed = [log.closed for log in report.logs if "/gw/" in log.origin]
+    assert len(closed) >= EPOCHS
+    assert closed[:2] == [False, True]
+
+
+def test_the_last_log_anchors_those_before_it(chain: Site) -> None:
+    for file in chain.anchors.iterdir():
+        file.unlink()
+    append_note(chain.anchors / "last.notes", LedgerStore(chain.database).latest_note(chain.log))
+    report = chain.verify()
+    assert codes(report) == set()
+    assert {log.origin: log.anchored_size for log in report.logs} == {log.origin: log.size for log in report.logs}
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_the_end_cut_off_a_log_that_another_goes_on_from(chain: Site, epoch: int) -> None:
+    log = named(chain, epoch)
+    chain.drop_from(log, log.size - 2)
+    chain.relink(log, log.size)
+    chain.execute("DELETE FROM checkpoints WHERE log = :log AND size > :size", log=log.id, size=log.size - 2)
+    for file in chain.anchors.iterdir():
+        file.unlink()
+    assert "truncated" in codes(chain.verify())
+
+
+def test_a_log_that_begins_anew(chain: Site) -> None:
+    def begin_anew(start: Start) -> Start:
+        return msgspec.structs.replace(start, previous_log="", previous_size=0)
+
+    forge_start(chain, chain.log, begin_anew, "00" * 32)
+    report = chain.verify()
+    assert codes(report) == {"chain-broken", "forked"}
+    assert "does not name the log before it" in report.findings[-1].what
+
+
+def test_a_log_that_goes_on_from_another_replica_s(chain: Site) -> None:
+    other = chain.named("other")
+
+    def go_on(start: Start) -> Start:
+        return msgspec.structs.replace(start, previous_log=other.origin, previous_size=other.size)
+
+    forge_start(chain, chain.log, go_on, other.root)
+    report = chain.verify()
+    assert codes(report) == {"chain-broken", "forked"}
+    assert any("none of the logs before it" in finding.what for finding in report.findings)
+
+
+def test_a_log_that_was_added_to_after_the_next_one_began(chain: Site) -> None:
+    log = named(chain, 2)
+    leaves = chain.leaves(log)
+    last = decode(leaves[-1])
+    told = Record(kind=Kind.HEARTBEAT, at=last.record.at)
+    added = Leaf(told, log.origin, log.size, hash_leaf(leaves[-1]).hex(), last.time, last.mono)
+    chain.execute(
+        "INSERT INTO records (day, log, seq, call_id, kind, at, leaf) VALUES (:day, :log, :seq, '', :kind, :at, :leaf)",
+        day=log.day, log=log.id, seq=log.size, kind="heartbeat", at=told.at, leaf=encode_leaf(added, encode(told)),
+    )  # fmt: skip
+    chain.sign_again(log, chain.live_key(log), keep=log.size)
+    report = chain.verify()
+    assert codes(report) == {"chain-broken", "tail-unanchored"}
+    assert {finding.what for finding in report.findings if finding.code.name == "chain-broken"} == {
+        "it goes on after it was closed",
+        f"it has {log.size + 1} records; the log after it goes on from {log.size}",
+    }
+
+
+def test_a_log_that_nobody_goes_on_from_and_that_was_not_closed(site: Site) -> None:
+    """Its end may be missing; nothing but its own last checkpoint says that it is all."""
+    gw = site.log
+    for epoch in (2, 3):
+        origin = Origin(KeyName(f"holdfast/test/gw/{epoch}"))
+        first = decode(site.leaves(gw)[0])
+        assert first.record.start is not None
+        start = msgspec.structs.replace(first.record.start, previous_log=gw.origin, previous_size=gw.size)
+        told = msgspec.structs.replace(first.record, start=start)
+        leaf = encode_leaf(Leaf(told, origin, 0, gw.root, first.time, first.mono), encode(told))
+        checkpoint = Checkpoint(origin, 1, root_of([hash_leaf(leaf)]))
+        add_log(site, gw, epoch, leaf, checkpoint)
+    site.anchor()
+    report = site.verify()
+    assert codes(report) == {"chain-broken"}
+    assert [finding.log for finding in report.findings] == ["holdfast/test/gw/2"]
+
+
+def add_log(site: Site, like: LogRow, epoch: int, leaf: bytes, checkpoint: Checkpoint) -> None:
+    """A log of one record by the gateway's live key."""
+    note = sign_checkpoint(checkpoint, site.keys.load_epoch_key().signer_for(checkpoint.origin))
+    values = {
+        "id": 100 + epoch, "origin": checkpoint.origin, "epoch": epoch, "day": like.day, "size": 1,
+        "certificate": like.certificate, "root": checkpoint.root.hex(), "opened": decode(leaf).time, "leaf": leaf,
+        "at": decode(leaf).record.at, "note": note,
+    }  # fmt: skip
+    with site.database.writing() as connection:
+        for statement in (
+            "INSERT INTO logs (id, origin, replica, epoch, day, certificate, size, root, opened_at) "
+            "VALUES (:id, :origin, 'gw', :epoch, :day, :certificate, :size, :root, :opened)",
+            "INSERT INTO records (day, log, seq, call_id, kind, at, leaf) "
+            "VALUES (:day, :id, 0, '', 'heartbeat', :at, :leaf)",
+            "INSERT INTO checkpoints (day, log, size, note) VALUES (:day, :id, 1, :note)",
+        ):
+            connection.execute(text(statement), values)
+
+
+def test_a_call_listed_as_it_was_in_an_earlier_log(chain: Site) -> None:
+    """Held in one log, begun in the next; the list is put back to what it was while the call was held."""
+    ledger = open_test_ledger(chain.folder, chain.database, replica="third")
+    told = record(kind=Kind.HOLD)
+    ledger.write([Entry(told)])
+    with chain.database.reading() as connection:
+        held = connection.execute(text("SELECT * FROM calls WHERE audit_id = :id"), {"id": told.call}).mappings().one()
+    ledger.close("it has enough records")
+    later = open_test_ledger(chain.folder, chain.database, replica="third")
+    later.write([Entry(record(told.call, Kind.INTENT))])
+    chain.anchor()
+    assert codes(chain.verify()) == {"outcome-missing"}
+    columns = ", ".join(f"{name} = :{name}" for name in held)
+    chain.execute(f"UPDATE calls SET {columns} WHERE audit_id = :audit_id", **held)  # noqa: S608
+    report = chain.verify()
+    assert codes(report) == {"outcome-missing", "call-altered"}
+    assert [finding.log for finding in report.findings if finding.code.name == "call-altered"] == [later.row.origin]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE logs SET replica = 'else' WHERE id = :log",
+        "UPDATE logs SET epoch = epoch + 1 WHERE id = :log",
+        "UPDATE logs SET opened_at = '2020-01-01T00:00:00.000000Z' WHERE id = :log",
+        "UPDATE logs SET opened_at = '2999-01-01T00:00:00.000000Z' WHERE id = :log",
+        "UPDATE logs SET closed_at = opened_at WHERE id = :log",
+        "UPDATE logs SET size = size - 1 WHERE id = :log",
+        "UPDATE logs SET size = size + 1 WHERE id = :log",
+        "UPDATE logs SET root = 'x' WHERE id = :log",
+    ],
+)
+def test_an_edited_column_of_a_log(site: Site, change: str) -> None:
+    assert site.execute(change, log=site.log.id) == 1
+    assert codes(site.verify()) == {"log-altered"}
+
+
+@pytest.mark.parametrize("day", ["2020-01-01", "2999-01-01"])
+def test_a_log_put_on_another_day_with_all_that_it_has(site: Site, day: str) -> None:
+    log = site.log
+    for table in ("records", "bodies", "checkpoints"):
+        site.execute(f"UPDATE {table} SET day = :day WHERE log = :log", day=day, log=log.id)  # noqa: S608
+    site.execute(
+        "INSERT INTO blobs SELECT DISTINCT :day, b.sha256, b.size, b.codec, b.body FROM blobs b "
+        "JOIN bodies p ON p.sha256 = b.sha256 WHERE p.log = :log",
+        day=day, log=log.id,
+    )  # fmt: skip
+    site.execute(
+        "DELETE FROM blobs WHERE NOT EXISTS "
+        "(SELECT 1 FROM bodies WHERE bodies.day = blobs.day AND bodies.sha256 = blobs.sha256)"
+    )
+    site.execute("UPDATE logs SET day = :day, opened_at = :at WHERE id = :log", day=day, at=f"{day}T00:00:00.000000Z",
+                 log=log.id)  # fmt: skip
+    report = site.verify()
+    assert codes(report) == {"log-altered"}
+    assert places(report, "log-altered") == [None]
+
+
+def test_a_closed_log_that_is_said_to_be_open(site: Site) -> None:
+    site.ledgers["gw"].close("the day is over")
+    site.anchor()
+    assert codes(site.verify()) == set()
+    assert site.execute("UPDATE logs SET closed_at = NULL WHERE id = :log", log=site.log.id) == 1
+    assert codes(site.verify()) == {"log-altered"}
+
+
+def test_a_record_after_the_last_one(site: Site) -> None:
+    log, seq = site.log, site.find(site.log, Kind.OUTCOME)
+    closing = Record(kind=Kind.CLOSE, at="2026-03-01T12:00:00.000000Z", close=Closing("forged"))
+    site.edit(log, seq, lambda told: closing)
+    assert "chain-broken" in codes(site.verify())
+
+
+def test_a_site_writes_bodies(site: Site) -> None:
+    """What the attacks on bodies above attack is there."""
+    site.ledgers["gw"].write([entry(b"more")])
+    assert site.execute("DELETE FROM bodies") > 2 * EPOCHS
