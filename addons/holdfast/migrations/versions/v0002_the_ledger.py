@@ -205,6 +205,8 @@ def _carry_over(connection: sa.Connection) -> None:
         _insert(connection, "records", [{**row, "day": row["at"][:10]} for row in rows])
         _insert(connection, "bodies", [body for row in rows for body in _bodies(row)])
     _insert(connection, "logs", [_log(day, number, tree) for day, (number, tree) in logs.items()])
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text("SELECT setval('logs_id_seq', :next, false)"), {"next": len(logs) + 1})
     _carry_over_blobs(connection)
     _carry_over_calls(connection)
 
