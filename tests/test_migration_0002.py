@@ -92,7 +92,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
                 "INSERT INTO holds (id, audit_id, digest, state, rule, reason, issuer, username, groups, verb, "
                 "api_group, resource, namespace, name, uri, body, kubectl, approvers, created_at, expires_at, "
                 "decided_by, decision_reason, replica) VALUES ('h-1', 'x', 'd', 'denied', 'r', 'w', 'i', 'u', '[]', "
-                "'delete', '', 'pods', 'shop', 'web', '/', '', '', '{\"users\": [], \"groups\": []}', :at, :at, 'bob', 'no', 'gw')"
+                "'delete', '', 'pods', 'shop', 'web', '/', '', '', '{\"users\": [], \"groups\": []}', :at, :at, "
+                "'bob', 'no', 'gw')"
             ),
             {"at": "2026-01-31T12:00:00.000000+00:00"},
         )
