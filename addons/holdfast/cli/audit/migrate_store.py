@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import ExitStack, closing, contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import parse_qs, urlsplit
 
 import typer
 
 from holdfast.cli.options import ConfigFile, read_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from holdfast.audit.export import Line
     from holdfast.audit.head import HeadFile
+    from holdfast.audit.note import Verifier
+    from holdfast.database import Database
     from holdfast.settings import Settings
+
+    Advance = Callable[[int], None]
+    Step = Callable[[str, int | None], Advance]
+
+VARIABLE = "HOLDFAST_MIGRATE_TO"
+LINES_TOLD = 1000
 
 
 def migrate_store(
+    context: typer.Context,
     to: Annotated[
         str,
         typer.Option(
             metavar="URL",
-            envvar="HOLDFAST_MIGRATE_TO",
+            envvar=VARIABLE,
             help="The database to copy to, empty or not there yet: sqlite:///PATH or postgresql://USER@HOST/NAME. One "
-            "with a password belongs in the variable, not on the command line.",
+            f"with a password belongs in {VARIABLE}, not on the command line.",
         ),
     ],
     config: ConfigFile = None,
 ) -> None:
-    """Copy the whole record to another database, and compare the copy with the original.
+    """Copy the whole record to another database, compare the copy with the original, and verify it.
 
     Stop the gateway and its approvals API first. Afterwards set `audit.database` to the new URL, start them again,
     and keep the old database until you have run `holdfast audit verify`. Payloads in an object store stay there.
@@ -37,24 +50,76 @@ def migrate_store(
     Example:
       holdfast audit migrate-store --to postgresql://holdfast@db.internal/holdfast
     """
-    from holdfast.audit.store.copying import copy_record, count_rows, find_difference
+    from holdfast.audit.keys import KeyFolder
     from holdfast.database import Database
-    from holdfast.errors import HoldfastError
 
+    source = context.get_parameter_source("to")
+    _check_url(to, is_told_to_everybody=source is not None and source.name == "COMMANDLINE")
     settings = read_settings(config)
+    root = KeyFolder(settings.key_folder).root_verifier()
     with ExitStack() as stack:
         for head in _heads(settings):
             stack.callback(head.close)
             head.load()  # takes the lock that a running gateway has
-        source = stack.enter_context(closing(Database.open(settings.database_url, create=False)))
-        target = stack.enter_context(closing(Database.open(to)))
-        total = sum(count_rows(source).values())
-        with _progress(total) as advance:
-            copy_record(source, target, advance)
-        difference = find_difference(source, target)
-        if difference:
-            raise HoldfastError(f"the copy differs from the original: {difference}; do not use it")
-    typer.echo(f"copied: {total} rows; every log's tree is the same. Now set audit.database and start again.", err=True)
+        original = stack.enter_context(closing(Database.open(settings.database_url, create=False)))
+        copy = stack.enter_context(closing(Database.open(to)))
+        step = stack.enter_context(_progress())
+        total = _copy(original, copy, step)
+        _verify(copy, settings, root, step)
+    typer.echo(f"copied and verified: {total} rows. Now set audit.database and start again.", err=True)
+
+
+def _check_url(to: str, *, is_told_to_everybody: bool) -> None:
+    """Refuse what is no URL before anything repeats it, and a password where every process list shows it."""
+    from holdfast.errors import ConfigurationError
+
+    if not re.match(r"[a-z]+(\+[a-z]+)?://", to):
+        raise ConfigurationError("--to: expected sqlite:///PATH or postgresql://USER@HOST/NAME.")
+    if "password" in parse_qs(urlsplit(to).query):
+        raise ConfigurationError("--to: a password belongs before the host: postgresql://USER:PASSWORD@HOST/NAME.")
+    if is_told_to_everybody and urlsplit(to).password:
+        raise ConfigurationError(
+            f"--to: everybody on this machine can see a password on the command line; change it, and set {VARIABLE} "
+            "to the URL instead."
+        )
+
+
+def _copy(original: Database, copy: Database, step: Step) -> int:
+    from holdfast.audit.store.copying import copy_record, count_rows, find_difference
+    from holdfast.errors import HoldfastError
+
+    total = sum(count_rows(original).values())
+    advance = step("copying", total)
+    copy_record(original, copy, lambda _, rows: advance(rows))
+    step("comparing", None)
+    difference = find_difference(original, copy)
+    if difference:
+        raise HoldfastError(f"the copy differs from the original: {difference}; do not use it")
+    return total
+
+
+def _verify(copy: Database, settings: Settings, root: Verifier, step: Step) -> None:
+    from holdfast.audit.objects import open_pieces
+    from holdfast.audit.record import timestamp
+    from holdfast.audit.store.export import export_lines
+    from holdfast.audit.verify import Anchoring, Class, verify_lines
+    from holdfast.errors import HoldfastError
+
+    pieces = open_pieces(settings.audit.payloads, settings.audit.deadline_seconds)
+    try:
+        lines = export_lines(copy, settings.cluster, timestamp(datetime.now(UTC)), pieces=pieces)
+        report = verify_lines(_counted(lines, step("verifying", None)), root, Anchoring(()))
+    finally:
+        if pieces is not None:
+            pieces.close()
+    altered = [finding for finding in report.findings if finding.code.grade is Class.ALTERED]
+    if altered:
+        first = altered[0]
+        place = f" in {first.log}" if first.log else ""
+        raise HoldfastError(
+            f"the copy does not verify: {first.code.name}{place}: {first.what}, and {len(altered) - 1} more; its rows "
+            "are those of the original, so see what `holdfast audit verify` says of that, and do not use the copy"
+        )
 
 
 def _heads(settings: Settings) -> Iterator[HeadFile]:
@@ -67,13 +132,25 @@ def _heads(settings: Settings) -> Iterator[HeadFile]:
             yield HeadFile(file)
 
 
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[str, int], None]]:
-    """A bar on standard error, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
+def _counted(lines: Iterable[Line], advance: Advance) -> Iterator[Line]:
+    for number, line in enumerate(lines, 1):
+        if not number % LINES_TOLD:
+            advance(LINES_TOLD)
+        yield line
 
+
+@contextmanager
+def _progress() -> Iterator[Step]:
+    """A bar for each step on standard error, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda table, rows: bar.update(task, advance=rows, description=table)
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+
+        def step(name: str, total: int | None) -> Advance:
+            task = bar.add_task(name, total=total)
+            return lambda number: bar.update(task, advance=number)
+
+        yield step
