@@ -22,8 +22,9 @@ COMMAND = [sys.executable, "-m", "holdfast.cli", "console", "--exit-with-parent"
 PARENT = """
 import subprocess, sys, time
 child = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-print(child.pid, child.stdout.readline().strip(), flush=True)
-time.sleep(600)
+line = child.stdout.readline()
+print(child.pid, line.strip(), flush=True)
+time.sleep(600 if line else 0)
 """
 
 
