@@ -220,6 +220,17 @@ def test_replicas_write_at_once_without_waiting_for_each_other_s_numbers(
     assert verdict(database, tmp_path) == set()
 
 
+def test_what_becomes_of_other_logs_is_told_once(database: Database, store: LedgerStore, tmp_path: Path) -> None:
+    other = open_test_ledger(tmp_path, database, replica="other")
+    ledger = open_test_ledger(tmp_path, database)
+    for written in (0, 0, 1, 0):
+        other.write([entry() for _ in range(written)])
+        ledger.beat()
+    sizes = [[peer.size for peer in leaf.record.peers] for leaf in told(store, ledger.row) if leaf.record.peers]
+    assert sizes == [[1], [2]]
+    assert kinds(store, ledger.row) == ["heartbeat", "peer", "heartbeat", "heartbeat", "heartbeat", "peer", "heartbeat"]
+
+
 def lose_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next commit takes place, and nobody hears of it."""
     commit, left = LedgerStore.commit, [1]

@@ -242,6 +242,7 @@ class Ledger:
             dropped_at=None,
         )
         self._row = self._store.begin_log(row)
+        self._seen.clear()
         start = Start(self._run, version("holdfast"), last.origin if last else "", last.size if last else 0, gap)
         self._opening = [_heartbeat(clock, start), *self._peers(clock)]
         self._commit([])
@@ -258,13 +259,11 @@ class Ledger:
         return latest.epoch if is_ours else latest.epoch + 1
 
     def _peers(self, clock: Clock) -> list[Entry]:
-        """What the other logs of the database are like, as a record; none where there is no other log."""
-        others = tuple(
-            Seen(row.origin, row.size, row.root)
-            for row in self._store.all_logs()
-            if row.id != self._row.id and row.size
-        )
-        return [Entry(Record(kind=Kind.PEER, at=clock.time, peers=others))] if others else []
+        """What has become of the other logs of the database, as a record; none when nothing has."""
+        others = (Seen(row.origin, row.size, row.root) for row in self._store.all_logs() if row.id != self._row.id)
+        news = tuple(other for other in others if other.size and self._seen.get(other.log) != other)
+        self._seen.update({other.log: other for other in news})
+        return [Entry(Record(kind=Kind.PEER, at=clock.time, peers=news))] if news else []
 
     def _roll(self, clock: Clock) -> None:
         """End the log and begin the next where the day, the key or the number of records asks for it."""
@@ -324,6 +323,7 @@ class Ledger:
             raise
         except Exception:
             self._in_doubt = after
+            self._seen.clear()  # what the batch was to tell of other logs may not have been told
             raise
         self._adopt(head, note, closed_at)
 
