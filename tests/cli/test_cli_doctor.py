@@ -7,16 +7,23 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
 from console.world import World, make_world
+from holdfast.audit.keys import EPOCH_KEY_DAYS, ROLES, KeyFolder, open_epoch_key
 from holdfast.certificates import make_authority, write_private
 from holdfast.cli import app
 from holdfast.cli.checks import judge_skew
+from witness.witnessing import running_witness
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from services.s3 import S3Server
+
+WITNESS_KEY = "witness.test+e2fd0001+not-a-key"
 runner = CliRunner()
 
 
@@ -48,6 +55,9 @@ def test_what_is_in_order_is_ok_and_an_unreachable_cluster_fails(world: World) -
         "certificates": "ok",
         "policies": "ok",
         "store": "ok",
+        "keys": "ok",
+        "payloads": "ok",
+        "anchors": "warn",
         "issuer": "ok",
         "upstream": "fail",
         "approvals": "warn",
@@ -61,6 +71,7 @@ def test_the_report_changes_nothing_and_shows_no_credential(world: World) -> Non
     result = runner.invoke(app, ["doctor", "--config", str(world.folder / "holdfast.yaml")])
     assert sorted(path.name for path in world.folder.rglob("*")) == before
     assert "gateway-credential" not in result.stdout
+    assert "the record can be cut without anybody noticing" in result.stdout
     assert "will be made by `holdfast serve`" in result.stdout
 
 
@@ -109,3 +120,154 @@ def test_an_issuer_without_keys_is_a_failure(world: World) -> None:
 )
 def test_a_clock_is_judged_by_what_tokens_tolerate(skew: float | None, state: str) -> None:
     assert judge_skew("issuer", "1 keys", skew).state == state
+
+
+def configure(world: World, **audit: object) -> None:
+    """Set `audit` in the settings file."""
+    file = world.folder / "holdfast.yaml"
+    lines = [line for line in file.read_text().splitlines() if not line.startswith("audit:")]
+    file.write_text("\n".join([*lines, f"audit: {json.dumps(audit, default=str)}", ""]))
+
+
+def make_keys(world: World, *, age: timedelta = timedelta(0), replica: str | None = None) -> KeyFolder:
+    """The keys as a first start made them, so long ago."""
+    folder, settings = KeyFolder(world.settings.key_folder), world.settings
+    open_epoch_key(folder, settings.cluster, replica or settings.replica_name, datetime.now(UTC) - age)
+    return folder
+
+
+def test_the_root_key_is_to_be_moved_away(world: World) -> None:
+    folder = make_keys(world)
+    state, found, advice = diagnose(world)["keys"]
+    assert (state, found) == ("warn", f"{folder.root_key} is on this machine")
+    assert "move it away" in advice
+    folder.root_key.unlink()
+    assert diagnose(world)["keys"][0] == "ok"
+
+
+def test_keys_that_are_not_made_yet_are_made_by_serve(world: World) -> None:
+    assert diagnose(world)["keys"][:2] == (
+        "ok",
+        f"{world.settings.key_folder / 'epoch.key'} will be made by `holdfast serve`",
+    )
+    assert not world.settings.key_folder.exists()
+    folder = make_keys(world)
+    folder.epoch_key.unlink()
+    assert diagnose(world)["keys"][0] == "ok"
+    folder.root_key.unlink()
+    state, found, advice = diagnose(world)["keys"]
+    assert (state, advice) == ("fail", "put the file back, or run `holdfast audit keys rotate --root FILE`")
+    assert "epoch.key: cannot be read" in found
+
+
+@pytest.mark.parametrize(("left", "state"), [(31, "ok"), (29, "warn"), (-1, "fail")])
+def test_a_key_s_certificate_ends(world: World, left: int, state: str) -> None:
+    folder = make_keys(world, age=timedelta(days=EPOCH_KEY_DAYS - left, hours=-1))
+    folder.root_key.unlink()
+    found = diagnose(world)["keys"]
+    assert found[0] == state
+    assert f"until {datetime.now(UTC) + timedelta(days=left, hours=1):%Y-%m-%d}" in found[1]
+    assert state == "ok" or "holdfast audit keys rotate" in found[2]
+
+
+def test_a_key_that_is_another_s_or_none_is_a_failure(world: World) -> None:
+    folder = make_keys(world, replica="another")
+    state, found, _ = diagnose(world)["keys"]
+    assert state == "fail"
+    assert "is certified for testing/another, " in found
+    now, replicas = datetime.now(UTC), [world.settings.replica_name + role for role in ROLES]
+    folder.make_epoch_key(folder.load_root(), "elsewhere", replicas, Ed25519PrivateKey.generate(), now)
+    assert diagnose(world)["keys"][0] == "fail"
+    secret = folder.epoch_key.read_text().partition("\n")[0]
+    write_private(folder.epoch_key, f"{secret}\nnothing that a root has signed\n".encode())
+    state, found, _ = diagnose(world)["keys"]
+    assert state == "fail"
+    assert secret not in found
+
+
+def test_a_folder_for_payloads_is_tried_and_left_as_it_was(world: World) -> None:
+    folder = world.folder / "payloads"
+    configure(world, payloads={"folder": folder})
+    assert diagnose(world)["payloads"] == ("ok", f"{folder} will be made by `holdfast serve`", "")
+    assert not folder.exists()
+    folder.mkdir()
+    assert diagnose(world)["payloads"] == ("ok", f"{folder} can be written and read", "")
+    assert list(folder.iterdir()) == []
+    folder.rmdir()
+    folder.write_text("no folder")
+    assert diagnose(world)["payloads"][0] == "fail"
+
+
+def test_a_bucket_for_payloads_is_tried(world: World, make_s3: Callable[[], S3Server]) -> None:
+    server = make_s3()
+    for name, key in (("access", server.access_key), ("secret", server.secret_key), ("wrong", "0123456789abcdef")):
+        (world.folder / f"{name}.key").write_text(key)
+    payloads = {
+        "bucket": server.create_bucket(),
+        "endpoint": server.endpoint,
+        "accessKeyFile": "access.key",
+        "secretKeyFile": "secret.key",
+    }
+    configure(world, payloads=payloads)
+    assert diagnose(world)["payloads"] == ("ok", f"{payloads['bucket']} can be written and read", "")
+    configure(world, payloads=payloads | {"secretKeyFile": "wrong.key"})
+    state, found, _ = diagnose(world)["payloads"]
+    assert (state, "SignatureDoesNotMatch" in found) == ("fail", True)
+    server.stop()
+    state, found, _ = diagnose(world)["payloads"]
+    assert (state, "the server cannot be reached" in found) == ("fail", True)
+
+
+def test_an_anchor_file_is_looked_at_and_not_made(world: World) -> None:
+    file = world.folder / "mounted" / "anchors.notes"
+    configure(world, anchors={"file": file})
+    assert diagnose(world)["anchor"][:2] == ("warn", f"{file.parent} is not there or cannot be written")
+    file.parent.mkdir()
+    assert diagnose(world)["anchor"] == ("ok", "can be appended to", "")
+    assert list(file.parent.iterdir()) == []
+
+
+def test_a_witness_is_asked(world: World) -> None:
+    with running_witness(world.folder / "witness") as witness:
+        anchor = {"url": witness.url, "publicKey": str(witness.verifier)}
+        configure(world, anchors={"witnesses": [anchor]})
+        assert diagnose(world)["anchor"] == ("ok", f"the witness {witness.verifier.name} answers", "")
+    state, found, _ = diagnose(world)["anchor"]
+    assert (state, found.startswith("does not answer (")) == ("warn", True)
+    configure(world, anchors={"witnesses": [anchor | {"url": "http://no host"}]})
+    assert diagnose(world)["anchor"][0] == "warn"
+    configure(world, anchors={"witnesses": [anchor | {"publicKey": WITNESS_KEY}]})
+    assert diagnose(world)["anchor"][0] == "fail"
+
+
+def test_an_anchor_bucket_has_object_lock(world: World, make_s3: Callable[[], S3Server]) -> None:
+    server = make_s3()
+    for name, key in (("access", server.access_key), ("secret", server.secret_key)):
+        (world.folder / f"{name}.key").write_text(key)
+    keys = {"accessKeyFile": "access.key", "secretKeyFile": "secret.key"}
+    locked = {"bucket": server.create_bucket(object_lock=True), "endpoint": server.endpoint, **keys}
+    configure(world, anchors={"bucket": locked})
+    assert diagnose(world)["anchor"] == ("ok", "has object lock; checkpoints stay for 400 days", "")
+    configure(world, anchors={"bucket": locked | {"bucket": server.create_bucket()}})
+    state, found, _ = diagnose(world)["anchor"]
+    assert (state, "without object lock" in found) == ("fail", True)
+    server.stop()
+    assert diagnose(world)["anchor"][0] == "warn"
+
+
+def test_a_time_stamping_authority_s_ca_is_read(world: World) -> None:
+    anchor = {"url": "http://127.0.0.1:1/tsa", "certificateAuthority": "ca.crt", "folder": "stamps"}
+    configure(world, anchors={"timestamp": anchor})
+    assert diagnose(world)["anchor"][0] == "ok"
+    assert not (world.folder / "stamps").exists()
+    configure(world, anchors={"timestamp": anchor | {"certificateAuthority": "missing.crt"}})
+    state, found, _ = diagnose(world)["anchor"]
+    assert (state, "missing.crt: cannot be read" in found) == ("fail", True)
+
+
+def test_every_anchor_is_told(world: World) -> None:
+    stamp = {"url": "http://127.0.0.1:1/tsa", "certificateAuthority": "ca.crt", "folder": "stamps"}
+    witness = {"url": "http://127.0.0.1:1/", "publicKey": WITNESS_KEY}
+    configure(world, anchors={"file": "anchors.notes", "witnesses": [witness], "timestamp": stamp})
+    told = runner.invoke(app, ["doctor", "--config", str(world.folder / "holdfast.yaml")]).stdout
+    assert told.count("\nanchor ") == 3

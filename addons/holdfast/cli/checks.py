@@ -10,7 +10,7 @@ import shutil
 import ssl
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Literal
 
@@ -18,11 +18,13 @@ import httpx
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from holdfast.audit.keys import ROLES, KeyFolder
+from holdfast.audit.objects import open_pieces
 from holdfast.cli.approvals import default_server
 from holdfast.credential.probe import probe_upstream
 from holdfast.credential.sources import open_source
 from holdfast.database import Database
-from holdfast.errors import ConfigurationError, HoldfastError
+from holdfast.errors import ConfigurationError, HoldfastError, Unavailable
 from holdfast.identity.discovery import METADATA_PATH, choose_loader
 from holdfast.identity.keys import parse_key_set
 from holdfast.masking.plan import compile_plan
@@ -31,7 +33,8 @@ from holdfast.policy.authorizer import load_policies
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from holdfast.settings import Issuer, Settings
+    from holdfast.audit.keys import Certificate
+    from holdfast.settings import Bucket, Issuer, Settings, Timestamp, Witness
 
 TIMEOUT_SECONDS = 5
 RENEW_DAYS = 30
@@ -142,6 +145,120 @@ def _check_room(place: Path | None, found: str) -> Check:
     if free < LOW_DISK_BYTES:
         return warn("store", described, "make room: on a full disk every call is refused")
     return ok("store", described)
+
+
+def check_keys(settings: Settings) -> Check:
+    """The keys that sign the record: certified for this gateway, in date, the root's private one not here."""
+    folder = KeyFolder(settings.key_folder)
+    place = _existing_parent(folder.folder)
+    if not os.access(place, os.W_OK | os.X_OK):
+        return fail("keys", f"{place} cannot be written", "give it to the user who runs Holdfast")
+    if not folder.epoch_key.exists() and (folder.root_key.exists() or not folder.root_pub.exists()):
+        return ok("keys", f"{folder.epoch_key} will be made by `holdfast serve`")
+    try:
+        certificate = folder.load_epoch_key().certificate
+    except ConfigurationError as error:
+        return fail("keys", str(error), "put the file back, or run `holdfast audit keys rotate --root FILE`")
+    return _check_certified(certificate, settings, folder)
+
+
+def _check_certified(certificate: Certificate, settings: Settings, folder: KeyFolder) -> Check:
+    replica, now = settings.replica_name, datetime.now(UTC)
+    found = f"{folder.epoch_key} is certified until {certificate.not_after:%Y-%m-%d}"
+    rotate = "run `holdfast audit keys rotate`"
+    if certificate.cluster != settings.cluster or not {replica + role for role in ROLES} <= set(certificate.replicas):
+        names = f"{certificate.cluster}/{', '.join(certificate.replicas)}, not {settings.cluster}/{replica}"
+        return fail("keys", f"{folder.epoch_key} is certified for {names}", f"{rotate}, or correct cluster and replica")
+    if not certificate.is_valid_at(now):
+        return fail("keys", found, f"{rotate}: nothing can be signed, so calls are refused")
+    if certificate.not_after - now < timedelta(days=RENEW_DAYS):
+        return warn("keys", found, f"{rotate}: {(certificate.not_after - now).days} days are left")
+    if folder.root_key.exists():
+        return warn("keys", f"{folder.root_key} is on this machine", "move it away: it can vouch for a forged record")
+    return ok("keys", found)
+
+
+def check_payloads(settings: Settings) -> Check:
+    """Where large payloads are kept: a piece can be written there, read back and removed."""
+    payloads = settings.audit.payloads
+    if payloads.folder is None and payloads.bucket is None:
+        return ok("payloads", "kept in the audit database")
+    if payloads.folder is not None and not payloads.folder.exists():
+        parent = _existing_parent(payloads.folder)
+        if not os.access(parent, os.W_OK | os.X_OK):
+            return fail("payloads", f"{parent} cannot be written", "give it to the user who runs Holdfast")
+        return ok("payloads", f"{payloads.folder} will be made by `holdfast serve`")
+    try:
+        pieces = open_pieces(payloads, settings.audit.deadline_seconds)
+        assert pieces is not None  # noqa: S101  one of them is there
+        try:
+            pieces.check()
+        finally:
+            pieces.close()
+    except ConfigurationError as error:
+        return fail("payloads", str(error), "correct audit.payloads: the gateway does not start")
+    return ok("payloads", f"{payloads.folder or payloads.bucket} can be written and read")
+
+
+def check_anchors(settings: Settings) -> list[Check]:
+    """The places outside that keep checkpoints: each configured one can be used."""
+    anchors = settings.audit.anchors
+    checks = [_check_anchor_file(anchors.file)] if anchors.file is not None else []
+    checks += [_check_witness(witness) for witness in anchors.witnesses]
+    checks += [_check_anchor_bucket(anchors.bucket)] if anchors.bucket is not None else []
+    checks += [_check_timestamp(anchors.timestamp)] if anchors.timestamp is not None else []
+    return checks or [warn("anchors", "none: the record can be cut without anybody noticing", "set audit.anchors")]
+
+
+def _check_anchor_file(file: Path) -> Check:
+    name = f"anchor {file}"
+    place = file if file.exists() else file.parent
+    if not os.access(place, os.W_OK):
+        return warn(name, f"{place} is not there or cannot be written", "mount it, or give it to Holdfast's user")
+    return ok(name, "can be appended to")
+
+
+def _check_witness(settings: Witness) -> Check:
+    from holdfast.audit.anchors.witness import open_client, parse_key
+
+    name = f"anchor {settings.url}"
+    try:
+        witness = parse_key(settings)
+        with open_client(settings) as client:
+            client.get(settings.url)  # it has nothing to get there; any answer will do
+    except ConfigurationError as error:
+        return fail(name, str(error), "correct audit.anchors.witnesses: the gateway does not start")
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        found = f"does not answer ({error or type(error).__name__})"
+        return warn(name, found, "start it: what it has not cosigned can be cut")
+    return ok(name, f"the witness {witness.name} answers")
+
+
+def _check_anchor_bucket(settings: Bucket) -> Check:
+    from holdfast.audit.anchors.bucket import open_bucket
+
+    name = f"anchor {settings.bucket}"
+    try:
+        open_bucket(settings).check()
+    except ConfigurationError as error:
+        return fail(name, str(error), "correct audit.anchors.bucket: the gateway does not start")
+    except Unavailable as error:
+        return warn(name, str(error), "see to the server: what the bucket does not have can be cut")
+    return ok(name, f"has object lock; checkpoints stay for {settings.retain_days} days")
+
+
+def _check_timestamp(settings: Timestamp) -> Check:
+    from holdfast.audit.anchors.timestamp import open_timestamp
+
+    name = f"anchor {settings.url}"
+    try:
+        open_timestamp(settings)
+    except ConfigurationError as error:
+        return fail(name, str(error), "correct audit.anchors.timestamp: the gateway does not start")
+    place = _existing_parent(settings.folder)
+    if not os.access(place, os.W_OK | os.X_OK):
+        return warn(name, f"{place} cannot be written", "give it to the user who runs Holdfast")
+    return ok(name, f"its authority can be read, and {settings.folder} be written")
 
 
 async def check_issuer(issuer: Issuer) -> Check:

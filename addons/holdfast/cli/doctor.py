@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 def doctor(output: OutputFormat = Output.TABLE, config: ConfigFile = None) -> None:
-    """Try everything the gateway needs: settings, certificates, policies, store, issuers, upstream, approvals.
+    """Try everything the gateway needs: settings, certificates, policies, the record's store and keys, payloads and
+    anchors, issuers, upstream, approvals.
 
     It changes nothing and works beside a running gateway. Exits with 1 when something failed.
 
@@ -49,6 +50,9 @@ async def _check_all(config: Path | None) -> list[Check]:
         checks.check_certificates(settings),
         checks.check_policies(settings),
         checks.check_store(settings),
+        checks.check_keys(settings),
+        checks.check_payloads(settings),
+        *checks.check_anchors(settings),
         *[await checks.check_issuer(issuer) for issuer in settings.identity.issuers],
         await checks.check_upstream(settings),
         await checks.check_approvals(settings),

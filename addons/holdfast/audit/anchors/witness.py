@@ -163,6 +163,11 @@ def explain(answer: Answer, name: str) -> Unavailable:
 
 def open_witness(settings: Witness, source: TreeSource, keep: Callable[[str], None]) -> WitnessAnchor:
     """Make the anchor that the settings ask for. Raises ConfigurationError."""
+    return WitnessAnchor(settings.url, parse_key(settings), source, open_client(settings), keep)
+
+
+def parse_key(settings: Witness) -> Verifier:
+    """The witness's key in the settings. Raises ConfigurationError."""
     try:
         witness = parse_verifier(settings.public_key)
     except BadNote as error:
@@ -171,10 +176,11 @@ def open_witness(settings: Witness, source: TreeSource, keep: Callable[[str], No
         raise ConfigurationError(
             f"audit.anchors.witnesses.publicKey: is no witness's key; `holdfast witness keys` prints {witness.name}'s."
         )
-    return WitnessAnchor(settings.url, witness, source, _open_client(settings), keep)
+    return witness
 
 
-def _open_client(settings: Witness) -> httpx.Client:
+def open_client(settings: Witness) -> httpx.Client:
+    """Make the client that asks this witness. Raises ConfigurationError."""
     authority = settings.certificate_authority
     try:
         context = ssl.create_default_context(cafile=authority)
