@@ -71,7 +71,10 @@ def main(
     try:
         for part in chosen:
             if part in LEDGER_PARTS:
-                figures[part] = {kind: _measure_ledger(part, kind, progress, records, rounds) for kind in kinds}
+                figures[part] = {}
+                for kind in kinds:  # some take long: keep what there is
+                    figures[part][kind] = _measure_ledger(part, kind, progress, records, rounds)
+                    file.write_text(json.dumps(figures, indent=2))
             else:
                 site = site or Site().start(progress)
                 figures[part] = _measure(part, site, progress, minutes, results)
