@@ -1,7 +1,7 @@
 """Large payloads beside the database: a folder, or a bucket of any S3 server, through obstore.
 
 A piece (see `payload`) is kept under `DAY/FIRST TWO DIGITS/SHA-256`, as its blob's row says (`codec`), before the
-transaction that refers to it begins; a transaction that then fails leaves a piece that nobody refers to, which the
+transaction that refers to it ends; a transaction that then fails leaves a piece that nobody refers to, which the
 next one of the same content finds or retention removes with its day. What comes back is not trusted: the verifier
 holds it against its name. A bucket that keeps versions keeps what was erased, too.
 

@@ -193,9 +193,11 @@ class LedgerStore:
     def commit(self, batch: Batch) -> None:
         """Make a batch durable in one transaction: all of it or nothing.
 
+        Pieces go to the object store before the transaction ends, while it keeps those who erase away from the rows
+        that refer to them (see `retention`).
         Raises Superseded when the log is not as the batch expects it, Unavailable.
         """
-        piece_rows = self._keep_pieces(batch)
+        piece_rows, outside = self._split_pieces(batch)
         record_rows = [_record_row(batch, placed) for placed in batch.placed]
         body_rows = list(_body_rows(batch))
         call_rows = list(_call_rows(batch))
@@ -213,6 +215,8 @@ class LedgerStore:
             ):
                 if rows:
                     connection.exec_driver_sql(statement, rows)
+            if self._pieces is not None and outside:
+                self._pieces.put(batch.day, outside)
         self._remember(new)
 
     def _advance_log(self, connection: Connection, batch: Batch) -> None:
@@ -230,10 +234,11 @@ class LedgerStore:
                 "database was restored; restart the gateway"
             )
 
-    def _keep_pieces(self, batch: Batch) -> list[dict[str, Any]]:
-        """Compress the batch's pieces; those that the object store takes go there now, before they are referred to."""
+    def _split_pieces(self, batch: Batch) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+        """Compress the batch's pieces: their rows, and, by SHA-256, those that the object store takes."""
         distinct = {piece.sha256: piece for group in batch.bodies for body in group for piece in body.pieces}
-        rows, outside = [], {}
+        rows: list[dict[str, Any]] = []
+        outside: dict[str, bytes] = {}
         for digest, piece in distinct.items():
             codec, kept = compress(piece.content)
             goes_outside = self._pieces is not None and self._pieces.takes(kept)
@@ -241,9 +246,7 @@ class LedgerStore:
                 outside[digest] = kept
             row = {"day": batch.day, "sha256": digest, "size": len(piece.content), "codec": str(codec)}
             rows.append({**row, "body": None if goes_outside else kept})
-        if self._pieces is not None and outside:
-            self._pieces.put(batch.day, outside)
-        return rows
+        return rows, outside
 
     def _new_callers(self, batch: Batch) -> dict[str, Caller]:
         found = ((_caller_of(placed.record), placed.record.identity) for placed in batch.placed)

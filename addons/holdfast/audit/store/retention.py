@@ -131,8 +131,8 @@ class RetentionStore:
                 ),
                 [{"at_seq": int(seq), "at_slot": slot} for seq, slot in split],
             )
-            outside = _remove_unused(connection, log.day, digests)
-        self._remove_pieces(log.day, outside)
+            # Before the transaction ends, or a writer could refer again to a piece that then goes.
+            self._remove_pieces(log.day, _remove_unused(connection, log.day, digests))
 
     def drop_day(self, day: str, now: str) -> None:
         """Remove a day, but for its logs' leaf hashes and their last checkpoints.
