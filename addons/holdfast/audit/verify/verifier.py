@@ -183,7 +183,7 @@ def _end(line: EndLine, state: _State) -> None:
 
 def _check_counts(line: EndLine, state: _State) -> None:
     """Rows that belong to nothing were not exported with anything, and show here."""
-    for table, rows in line.rows.items():
+    for table, rows in sorted(line.rows.items()):
         found_rows = state.shared.rows[table]
         if rows != found_rows and (table != "blobs" or state.with_payloads):
             state.shared.report.add(found.ROWS_FOREIGN, f"{table} has {rows} rows, {found_rows} belong to the record")
