@@ -231,6 +231,10 @@ class Audit(Section):
     database: str | None = Field(
         None, description="SQLAlchemy URL, sqlite or postgresql; `audit.db` under stateDir when absent."
     )
+    read_database: str | None = Field(
+        None,
+        description="SQLAlchemy URL that list, show and export read instead: a replica, or a role that only reads.",
+    )
     keys: FilePath | None = Field(
         None, description="Folder of the keys that sign the record; `audit-keys` under stateDir when absent."
     )
@@ -299,6 +303,11 @@ class Settings(Section):
     def database_url(self) -> str:
         """The audit database's SQLAlchemy URL."""
         return self.audit.database or f"sqlite:///{self.state_dir / 'audit.db'}"
+
+    @property
+    def read_database_url(self) -> str:
+        """The SQLAlchemy URL of the database that calls are read from."""
+        return self.audit.read_database or self.database_url
 
     @property
     def mask_key_file(self) -> Path:

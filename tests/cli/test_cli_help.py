@@ -53,6 +53,7 @@ def test_the_commands_are_these() -> None:
         "audit retention run",
         "audit erase",
         "audit reconcile",
+        "audit reader-role",
         "audit migrate-store",
         "policy check",
         "witness serve",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from holdfast.cli.output import Output
+from holdfast.cli.output import ListOutput, Output
 from holdfast.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _AGE = re.compile(r"([0-9]{1,6})([smhd])")
+_DAYS_AGO = {"today": 0, "yesterday": 1}
 
 ConfigFile = Annotated[
     Path | None,
@@ -28,6 +29,14 @@ ConfigFile = Annotated[
     ),
 ]
 OutputFormat = Annotated[Output, typer.Option("--output", "-o", help="How to print it.")]
+ListFormat = Annotated[
+    ListOutput,
+    typer.Option(
+        "--output",
+        "-o",
+        help="How to print it; in csv, a cell that a spreadsheet would compute (= + - @) begins with an apostrophe.",
+    ),
+]
 
 
 def read_settings(config: Path | None) -> Settings:
@@ -53,19 +62,29 @@ def parse_age(text: str) -> timedelta:
     return timedelta(**{_UNITS[age[2]]: int(age[1])})
 
 
-def parse_since(text: str, now: datetime) -> datetime:
-    """Read an age (`90s`, `10m`, `2h`, `7d`, counted back from `now`) or an RFC 3339 time with its offset.
+def parse_since(text: str, now: datetime, option: str = "--since") -> datetime:
+    """Read a moment, the value of `option`: an age, a day's name, or an RFC 3339 time with its offset.
 
-    Raises ConfigurationError for anything else.
+    An age (`90s`, `10m`, `2h`, `7d`) is counted back from `now`; `today` and `yesterday` mean where that day began
+    in this machine's time zone. Raises ConfigurationError for anything else.
     """
     if _AGE.fullmatch(text):
         return now - parse_age(text)
+    if names_day(text):
+        day = now.astimezone().date() - timedelta(days=_DAYS_AGO[text])
+        return datetime.combine(day, time.min).astimezone()
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
         raise ConfigurationError(
-            f"--since: found {text!r}; expected an age as 10m, 2h or 7d, or a time as {now.astimezone(UTC):%FT%TZ}."
+            f"{option}: found {text!r}; expected an age as 10m, 2h or 7d, today, yesterday, or a time as "
+            f"{now.astimezone(UTC):%FT%TZ}."
         )
     return moment
+
+
+def names_day(text: str) -> bool:
+    """Whether it is this machine's time zone that says which moment is meant."""
+    return text in _DAYS_AGO

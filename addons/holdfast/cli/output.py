@@ -2,14 +2,17 @@
 
 Names, paths, reasons and bodies come from callers. Before they reach a person's terminal, every character that
 could move the cursor, change colours or reorder the line (C0 and C1 controls, bidirectional overrides) is shown
-as its escape; JSON and YAML are written in ASCII for the same reason.
+as its escape; JSON and YAML are written in ASCII for the same reason. CSV ends in spreadsheets, which take a cell for a
+formula by its first character (https://owasp.org/www-community/attacks/CSV_Injection): such a one gets an apostrophe.
 """
 
 from __future__ import annotations
 
+import csv
 import enum
 import json
 import sys
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _UNBOUNDED_WIDTH = 10_000
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class Output(enum.StrEnum):
@@ -28,6 +32,15 @@ class Output(enum.StrEnum):
     TABLE = "table"
     JSON = "json"
     YAML = "yaml"
+
+
+class ListOutput(enum.StrEnum):
+    """What `-o` takes where rows are listed."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+    CSV = "csv"
 
 
 def show_safely(text: str) -> str:
@@ -42,15 +55,13 @@ def show_on_one_line(text: str) -> str:
     return "".join(character if character.isprintable() else _escape(character) for character in text)
 
 
-def print_value(value: Any, output: Output) -> None:
+def print_value(value: Any, output: Output | ListOutput) -> None:
     """Print a value of JSON's types as JSON or YAML, in ASCII."""
-    typer.echo(render_yaml(value) if output is Output.YAML else json.dumps(value, indent=2))
+    typer.echo(render_yaml(value) if output == Output.YAML else json.dumps(value, indent=2))
 
 
 def render_yaml(value: Any) -> str:
     """Return `value` as a YAML document, without the new line at its end."""
-    from io import StringIO
-
     from ruamel.yaml import YAML
 
     writer = YAML(typ="safe", pure=True)
@@ -75,6 +86,19 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     open_console().print(table)
 
 
+def print_line(cells: Sequence[str], widths: Sequence[int]) -> None:
+    """Print one row of a table whose further rows are not there yet; longer cells push the next ones along."""
+    padded = (show_on_one_line(cell).ljust(width) for cell, width in zip(cells, widths, strict=True))
+    typer.echo("  ".join(padded).rstrip())
+
+
+def print_csv(rows: Iterable[Sequence[object]]) -> None:
+    """Print rows as CSV (RFC 4180), each on one line, without what a terminal would obey or a spreadsheet compute."""
+    stream = StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([_defuse(cell) for cell in row] for row in rows)
+    typer.echo(stream.getvalue(), nl=False)
+
+
 def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
     """Print names and values, one pair a line, the ones without a value left out."""
     from rich.table import Table
@@ -96,6 +120,11 @@ def open_console() -> Console:
     if sys.stdout.isatty():
         return Console(highlight=False)
     return Console(highlight=False, no_color=True, width=_UNBOUNDED_WIDTH)
+
+
+def _defuse(cell: object) -> str:
+    text = "" if cell is None else str(cell).lower() if isinstance(cell, bool) else str(cell)
+    return ("'" if text.startswith(_FORMULA) else "") + show_on_one_line(text)
 
 
 def _escape(character: str) -> str:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, and_, select
 from holdfast.audit.payload import Slot, decompress
 from holdfast.audit.record import CallRow, Payload, Record, decode
 from holdfast.audit.store.following import CallFollower
-from holdfast.audit.store.search import ANY_CALL, CallSearch, Filters, Position, select_rows
+from holdfast.audit.store.search import ANY_CALL, CallSearch, Filters, Position
 from holdfast.audit.store.tables import blobs, bodies, calls, records
 from holdfast.errors import ConfigurationError, Conflict, NotFound
 
@@ -44,6 +44,9 @@ class CallStory:
         return bool(_reference(payload)) and _reference(payload) not in self.payloads
 
 
+SHOWN = tuple(calls.c[name] for name in CallRow.__struct_fields__)
+
+
 class AuditStore:
     """Reads the record in one database; `pieces` is where large payloads are kept beside it."""
 
@@ -65,7 +68,7 @@ class AuditStore:
         """
         # No character of an audit ID sorts after this one.
         range_end = audit_id + "\x7f"
-        query = select_rows(calls).where(calls.c.audit_id >= audit_id, calls.c.audit_id < range_end).limit(2)
+        query = select(*SHOWN).where(calls.c.audit_id >= audit_id, calls.c.audit_id < range_end).limit(2)
         with self._database.reading() as connection:
             found = [CallRow(**row) for row in connection.execute(query).mappings()]
             if not found:

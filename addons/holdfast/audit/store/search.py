@@ -7,17 +7,31 @@ them, up to `FEW`. In SQLite an index whose order is not that of time costs the 
 every record, so there only callers have one, and what is rare by nature; in Postgres users and names have one too.
 
 In Postgres the walk goes day by day, so that the partitions behind a full page are left alone. Its planner guesses
-how soon a walk meets what it looks for, and guesses wrong for wishes that exclude each other; so it is told to walk
-(https://www.postgresql.org/docs/current/runtime-config-query.html), for the one transaction.
+how soon an index meets what is looked for, and guesses wrong for wishes that exclude each other; so it is told what it
+may use (https://www.postgresql.org/docs/current/runtime-config-query.html), for the one transaction: on a walk only an
+index that has every column, which leaves it one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import batched, groupby
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, UnaryExpression, and_, func, literal_column, select, text, tuple_
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    String,
+    UnaryExpression,
+    any_,
+    func,
+    literal,
+    literal_column,
+    select,
+    text,
+    tuple_,
+)
 from sqlalchemy.sql.operators import custom_op
 
 from holdfast.audit.record import CallRow, column_text, timestamp
@@ -26,7 +40,7 @@ from holdfast.audit.store.tables import caller_claims, calls
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sqlalchemy import Connection, Select
+    from sqlalchemy import Connection, Row, Select
 
     Conditions = tuple[ColumnElement[bool], ...]
 
@@ -34,14 +48,17 @@ FEW = 20_000
 """So many calls are looked up one by one without being noticed."""
 
 FEW_CALLERS = 500
-"""So many callers are named in a statement; more are looked up in the database."""
+"""So many callers are looked for one by one in their index."""
 
 Position = tuple[str, str]
 """Where a page of calls ended: `received_at` and `audit_id` of its last call."""
 
+PAGE = 500
+
 _TUNING = text(
-    "SELECT set_config('jit', 'off', true), set_config('enable_seqscan', 'off', true), "
-    "set_config('enable_bitmapscan', :gather, true), set_config('enable_sort', :gather, true)"
+    "SELECT set_config('jit', 'off', true), set_config('plan_cache_mode', 'force_custom_plan', true), "
+    "set_config('enable_seqscan', 'off', true), set_config('enable_indexscan', :led, true), "
+    "set_config('enable_bitmapscan', :led, true), set_config('enable_sort', :led, true)"
 )
 
 
@@ -125,26 +142,24 @@ class CallSearch:
         self._connection = connection
         self._filters = filters
         self._is_partitioned = connection.dialect.name == "postgresql"
-        self._callers = _few_callers(connection, filters) if filters.claims else None
+        self._callers = self._find_callers() if filters.claims else None
         self._wishes = tuple(self._all_wishes())
 
     def page(self, limit: int, beyond: Position | None = None, *, newest_first: bool = True) -> list[CallRow]:
         """Return the first `limit` calls in order of time, or those that follow a position."""
         found: list[CallRow] = []
         for part in self._parts(self._span(beyond, newest_first=newest_first)):
-            self._tune(gather=part.leading is not None)
-            query = self._statement(part, limit - len(found), newest_first=newest_first)
-            rows = [CallRow(**row) for row in self._connection.execute(query).mappings()]
-            found += sorted(rows, key=lambda row: (row.received_at, row.audit_id), reverse=newest_first)
-            if len(found) == limit:
+            keys = self._find(part, limit, newest_first=newest_first)
+            found += self._rows(keys)
+            limit -= len(keys)
+            if not limit:
                 break
         return found
 
     def among(self, day: str, audit_ids: Sequence[str]) -> list[CallRow]:
         """Return those of a day's calls that are meant."""
-        these = (calls.c.day == day, calls.c.audit_id.in_(audit_ids))
         span = self._span(None, newest_first=True).conditions()
-        query = select_rows(calls).where(*these, *span, *(wish.condition for wish in self._wishes))
+        query = _select_rows(day, audit_ids).where(*span, *(wish.condition for wish in self._wishes))
         return [CallRow(**row) for row in self._connection.execute(query).mappings()]
 
     def _span(self, beyond: Position | None, *, newest_first: bool) -> _Span:
@@ -177,7 +192,7 @@ class CallSearch:
     def _choose(self, conditions: Conditions) -> _Wish | None:
         """The wish whose own index is the shortest way through a part; None when the walk through all of it is."""
         led = [wish for wish in self._wishes if wish.leading]
-        if len(self._wishes) == 1 and led and led[0].in_order:
+        if led and led[0].in_order and (len(self._wishes) == 1 or self._filters.hold):
             return led[0]
         shortest, chosen = FEW + 1, None
         for wish in led:
@@ -188,34 +203,48 @@ class CallSearch:
 
     def _count(self, conditions: Conditions, limit: int) -> int:
         """Count calls, at most `limit`."""
-        self._tune(gather=True)
+        self._tune(led=True)
         found = select(calls.c.audit_id).where(*conditions).limit(limit).subquery()
         return self._connection.execute(select(func.count()).select_from(found)).scalar_one()
 
-    def _statement(self, part: _Part, limit: int, *, newest_first: bool) -> Select[Any]:
-        """Find the keys of calls in an index, then the calls: their rows are not read before it is known which."""
+    def _find(self, part: _Part, limit: int, *, newest_first: bool) -> Sequence[Row[str, str]]:
+        """Return day and ID of the first calls of a part, without reading the calls themselves."""
+        self._tune(led=part.leading is not None)
         wishes = (wish.leading if wish is part.leading else (wish.condition,) for wish in self._wishes)
         in_order = (calls.c.received_at, calls.c.audit_id)
-        found = (
+        query = (
             select(calls.c.day, calls.c.audit_id)
             .where(*part.conditions, *(condition for wish in wishes for condition in wish))
             .order_by(*(column.desc() if newest_first else column.asc() for column in in_order))
             .limit(limit)
-            .subquery("found")
         )
-        shown = calls.alias("shown")
-        same = and_(shown.c.day == found.c.day, shown.c.audit_id == found.c.audit_id)
-        return select_rows(shown).select_from(found.join(shown, same))
+        return self._connection.execute(query).all()
 
-    def _tune(self, *, gather: bool) -> None:
-        """In Postgres, leave only plans that follow an index; with `gather`, those too that sort what they found."""
+    def _rows(self, keys: Sequence[Row[str, str]]) -> Iterator[CallRow]:
+        """Yield the calls of these keys, in their order."""
+        self._tune(led=True)
+        for day, group in groupby(keys, key=lambda key: key.day):
+            for page in batched((key.audit_id for key in group), PAGE):
+                found = self._connection.execute(_select_rows(day, page)).mappings()
+                rows = {row["audit_id"]: CallRow(**row) for row in found}
+                yield from (rows[audit_id] for audit_id in page if audit_id in rows)
+
+    def _tune(self, *, led: bool) -> None:
+        """In Postgres, leave only the plans that are meant: led by an index of its own, or on a walk."""
         if self._is_partitioned:
-            self._connection.execute(_TUNING, {"gather": "on" if gather else "off"})
+            self._connection.execute(_TUNING, {"led": "on" if led else "off"})
+
+    def _find_callers(self) -> tuple[str, ...]:
+        """The callers that are meant; in SQLite, where many are looked up in their table, some of them."""
+        query = _having_all(self._filters.claims)
+        if not self._is_partitioned:
+            query = query.limit(FEW_CALLERS + 1)
+        return tuple(self._connection.execute(query).scalars())
 
     def _all_wishes(self) -> Iterator[_Wish]:
         """Yield the conditions, those that are quicker to tell first."""
         filters = self._filters
-        if filters.hold:
+        if filters.hold:  # it leads always: it has one call, and is no column of `calls_by_time`
             here = calls.c.hold_id == filters.hold
             yield _Wish(here, (here, calls.c.hold_id != literal_column("''")))
         if filters.verdict:
@@ -228,14 +257,24 @@ class CallSearch:
                 here = column == column_text(value)
                 yield _Wish(here, (here,) if self._is_partitioned else ())
         yield from map(_Wish, _on_rules(filters))
-        if filters.claims:
-            yield self._wish_for_callers()
+        if self._callers is not None:
+            yield self._wish_for_callers(self._callers)
 
-    def _wish_for_callers(self) -> _Wish:
-        column = calls.c.caller if self._is_partitioned else _without_index(calls.c.caller)
-        if self._callers is None:
-            return _Wish(and_(*(column.in_(_having(*claim)) for claim in self._filters.claims)))
-        return _Wish(column.in_(self._callers), (calls.c.caller.in_(self._callers),), in_order=len(self._callers) == 1)
+    def _wish_for_callers(self, callers: tuple[str, ...]) -> _Wish:
+        if self._is_partitioned:
+            here = _is_one_of(callers)
+            return _Wish(here, (here,) if len(callers) <= FEW_CALLERS else (), in_order=len(callers) == 1)
+        column = _without_index(calls.c.caller)
+        if len(callers) > FEW_CALLERS:
+            return _Wish(column.in_(_having_all(self._filters.claims)))
+        return _Wish(column.in_(callers), (calls.c.caller.in_(callers),), in_order=len(callers) == 1)
+
+
+def _is_one_of(callers: tuple[str, ...]) -> ColumnElement[bool]:
+    """In Postgres, which makes a hash table of many when they are one value."""
+    if len(callers) == 1:
+        return calls.c.caller == callers[0]
+    return calls.c.caller == any_(literal(list(callers), ARRAY(String)))
 
 
 def _without_index(column: ColumnElement[str]) -> ColumnElement[str]:
@@ -265,19 +304,18 @@ def _on_rules(filters: Filters) -> Iterator[ColumnElement[bool]]:
         yield calls.c.rule == column_text(filters.rule)
 
 
-def _few_callers(connection: Connection, filters: Filters) -> tuple[str, ...] | None:
-    """The callers that have all claims; None when they are not few."""
-    first, *others = filters.claims
-    query = _having(*first).where(*(caller_claims.c.caller.in_(_having(*claim)) for claim in others))
-    found = connection.execute(query.limit(FEW_CALLERS + 1)).scalars().all()
-    return tuple(found) if len(found) <= FEW_CALLERS else None
+def _having_all(claims: Sequence[tuple[str, str]]) -> Select[str]:
+    """Select the callers that have all of these claims."""
+    first, *others = (_having(*claim) for claim in claims)
+    column = first.selected_columns[0]
+    return first.where(*(column.in_(other) for other in others))
 
 
-def _having(name: str, value: str) -> Select[Any]:
+def _having(name: str, value: str) -> Select[str]:
     claims = caller_claims.alias()
     return select(claims.c.caller).where(claims.c.name == name, claims.c.value == value)
 
 
-def select_rows(table: Any) -> Select[Any]:
-    """Select what a CallRow has, from `calls` or an alias of it."""
-    return select(*(table.c[name] for name in CallRow.__struct_fields__))
+def _select_rows(day: str, audit_ids: Sequence[str]) -> Select[Any]:
+    columns = (calls.c[name] for name in CallRow.__struct_fields__)
+    return select(*columns).where(calls.c.day == day, calls.c.audit_id.in_(audit_ids))

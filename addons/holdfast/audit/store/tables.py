@@ -153,8 +153,9 @@ FOUND_BY = (
     "caller",
     "api_group",
     "rule",
+    "day",
 )
-"""The columns that calls are found by on a walk through all of them (see `search`)."""
+"""The columns that calls are found by on a walk through all of them (see `search`), and the rest of their key."""
 
 Index("calls_by_time", calls.c.received_at, calls.c.audit_id, *(calls.c[name] for name in FOUND_BY))
 # In Postgres there are calls_by_name and calls_by_user as well; SQLite would pay too much for them.

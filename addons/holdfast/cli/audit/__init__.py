@@ -6,7 +6,7 @@ names, `keys` has accept beside them, and `retention` erase.
 
 import typer
 
-from holdfast.cli.audit import calls, keys, migrate_store, prove, reconcile, retention, verify
+from holdfast.cli.audit import calls, keys, migrate_store, prove, reader_role, reconcile, retention, verify
 
 app = typer.Typer(help="Read the record of every call.", no_args_is_help=True)
 app.command("list")(calls.list_calls)
@@ -20,4 +20,5 @@ app.command("verify-proof")(prove.verify_proof)
 app.add_typer(retention.app, name="retention")
 app.command("erase")(retention.erase)
 app.command("reconcile")(reconcile.reconcile)
+app.command("reader-role")(reader_role.reader_role)
 app.command("migrate-store")(migrate_store.migrate_store)

@@ -166,7 +166,7 @@ def _create_calls() -> None:
 def _create_call_indexes() -> None:
     op.create_index("calls_by_id", "calls", ["audit_id"])
     columns = ("verdict", "verb", "resource", "subresource", "namespace", "name", "username", "caller", "api_group")
-    op.create_index("calls_by_time", "calls", ["received_at", "audit_id", *columns, "rule"])
+    op.create_index("calls_by_time", "calls", ["received_at", "audit_id", *columns, "rule", "day"])
     op.create_index("calls_by_caller", "calls", ["caller", "received_at", "audit_id"])
     for name, column, usual in (("verdict", "verdict", "allowed"), ("hold", "hold_id", "")):
         key, rare = [column, "received_at", "audit_id"], sa.text(f"{column} != '{usual}'")

@@ -1,0 +1,20 @@
+"""`holdfast audit reader-role`: who reads the record needs no right to write it."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import typer
+
+
+def reader_role() -> None:
+    """Print the SQL that makes the role `holdfast_reader` in Postgres: it can list, show, export and verify.
+
+    Nothing is run: the owner of the audit database does that, with psql. Who reads then logs in as a member of the
+    role, with `audit.readDatabase` in the settings.
+
+    \b
+    Example:
+      holdfast audit reader-role | psql postgresql://holdfast@db.internal/holdfast
+    """
+    typer.echo(files("holdfast.migrations").joinpath("reader_role.sql").read_text(encoding="utf-8"), nl=False)
