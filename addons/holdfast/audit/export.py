@@ -36,7 +36,7 @@ What a leaf is: `record`; its hash and the trees: `tree`; notes and checkpoints:
 from __future__ import annotations
 
 import sys
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Annotated
 
 import msgspec
 
@@ -58,6 +58,8 @@ LONGEST_LINE = 256 << 20
 LEVEL = 3
 BLOCK = 1 << 18
 NOTHING = msgspec.Raw()
+Integer = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+"""What a database can hold."""
 
 
 class _Line(
@@ -79,13 +81,13 @@ class Header(_Line, frozen=True, tag="header"):
 class LogLine(_Line, frozen=True, tag="log"):
     """A row of `logs`."""
 
-    id: int
+    id: Integer
     origin: str
     replica: str
-    epoch: int
+    epoch: Integer
     day: str
     certificate: str
-    size: int
+    size: Integer
     root: str
     opened_at: str
     closed_at: str = ""
@@ -95,20 +97,20 @@ class LogLine(_Line, frozen=True, tag="log"):
 class ContentLine(_Line, frozen=True, tag="content"):
     """What follows belongs to this log."""
 
-    log: int
+    log: Integer
 
 
 class CheckpointLine(_Line, frozen=True, tag="checkpoint"):
     """A row of `checkpoints`."""
 
-    size: int
+    size: Integer
     note: str
 
 
 class LeafHashesLine(_Line, frozen=True, tag="leafHashes"):
     """A row of `leaf_hashes`."""
 
-    first: int
+    first: Integer
     hashes: bytes
 
 
@@ -116,7 +118,7 @@ class BodyLine(msgspec.Struct, frozen=True, array_like=True):
     """A row of `bodies`."""
 
     slot: str
-    part: int
+    part: Integer
     salt: bytes
     sha256: str
 
@@ -124,14 +126,14 @@ class BodyLine(msgspec.Struct, frozen=True, array_like=True):
 class RecordLine(_Line, frozen=True, tag="record"):
     """A row of `records`, with the rows that hang on it; `call` is kept as JSON, since most are only compared."""
 
-    seq: int
+    seq: Integer
     columns: tuple[str, str, str, str]
     leaf: bytes = b""
     leaf_type: str = ""
     bodies: tuple[BodyLine, ...] = ()
     call: msgspec.Raw = NOTHING
     call_place: tuple[str, str] | None = None
-    call_elsewhere: tuple[int, int, bool] | None = None
+    call_elsewhere: tuple[Integer, Integer, bool] | None = None
 
 
 class CallerLine(_Line, frozen=True, tag="caller"):
@@ -147,7 +149,7 @@ class BlobLine(_Line, frozen=True, tag="blob"):
 
     day: str
     sha256: str
-    size: int
+    size: Integer
     codec: str
     body: bytes | None = None
 
@@ -155,7 +157,7 @@ class BlobLine(_Line, frozen=True, tag="blob"):
 class EndLine(_Line, frozen=True, tag="end"):
     """The last line."""
 
-    rows: dict[str, int]
+    rows: dict[str, Integer]
 
 
 type Line = (

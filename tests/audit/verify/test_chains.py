@@ -187,6 +187,8 @@ def test_a_call_listed_as_it_was_in_an_earlier_log(chain: Site) -> None:
         "UPDATE logs SET epoch = epoch + 1 WHERE id = :log",
         "UPDATE logs SET opened_at = '2020-01-01T00:00:00.000000Z' WHERE id = :log",
         "UPDATE logs SET opened_at = '2999-01-01T00:00:00.000000Z' WHERE id = :log",
+        "UPDATE logs SET opened_at = day || 'T23:59:59.999999Z' WHERE id = :log",
+        "UPDATE logs SET opened_at = day || 'T00:00' WHERE id = :log",
         "UPDATE logs SET closed_at = opened_at WHERE id = :log",
         "UPDATE logs SET size = size - 1 WHERE id = :log",
         "UPDATE logs SET size = size + 1 WHERE id = :log",

@@ -55,6 +55,12 @@ def test_records_cut_off_a_pinned_log(migrated: Site) -> None:
     assert "truncated" in codes(migrated.verify())
 
 
+@pytest.mark.parametrize("change", ["replica = 'gw'", "opened_at = day", "closed_at = NULL"])
+def test_an_edited_column_of_an_unsigned_log(migrated: Site, change: str) -> None:
+    assert migrated.execute(f"UPDATE logs SET {change} WHERE replica = 'legacy'") == 1  # noqa: S608
+    assert codes(migrated.verify()) == {"log-altered"}
+
+
 def test_a_log_made_up_later_is_not_pinned_by_those_who_saw_it_then(site: Site) -> None:
     add_legacy_log(site.database, "2026-02-01", told_calls(), 9)
     site.ledgers["gw"].beat()

@@ -182,8 +182,19 @@ class LogCheck:
             self.tell(found.LOG_ALTERED, f"it is said to have {line.size} records, and has {self.size}")
         else:
             self._claim(self.origin, line.size, _from_hex(line.root), "row", self.size)
-        if self.certificate is None:
-            return
+        if self.is_legacy:
+            self._check_legacy_description()
+        elif self.certificate is not None:
+            self._check_signed_description()
+
+    def _check_legacy_description(self) -> None:
+        day = self.origin.removeprefix(LEGACY)
+        expected = ("legacy", day, f"{day}T00:00:00.000000Z", f"{day}T23:59:59.999999Z")
+        if (self.line.replica, self.line.day, self.line.opened_at, self.line.closed_at) != expected:
+            self.tell(found.LOG_ALTERED, f"it is said to be of {self.line.day}, and not as such a log is described")
+
+    def _check_signed_description(self) -> None:
+        line = self.line
         _, _, replica, epoch = self.origin.split("/")
         if (line.replica, str(line.epoch)) != (replica, epoch):
             self.tell(found.LOG_ALTERED, f"it is said to be epoch {line.epoch} of {line.replica}")
@@ -372,8 +383,10 @@ def _begins(day: str, opened_at: str, first_time: str) -> bool:
     """Whether a log of this day, opened then, may have its first record at this time."""
     if _seconds(first_time) is None:
         return True  # told already
+    if _seconds(opened_at) is None:
+        return False
     earliest_day = timestamp(datetime.fromisoformat(first_time) - LATEST_START)[:10]
-    return opened_at <= first_time and earliest_day <= day <= first_time[:10]
+    return opened_at <= first_time and earliest_day <= day
 
 
 def _is_body(payload: Payload, pieces: list[BodyLine]) -> bool:

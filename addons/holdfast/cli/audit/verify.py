@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, replace
@@ -102,6 +103,8 @@ def export_ledger(settings: Settings, file: Path, *, payloads: bool) -> None:
             tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete_on_close=False)
         )
         write_export(lines, target)
+        target.flush()
+        os.fsync(target.fileno())
         target.close()
         Path(target.name).replace(file)
 
@@ -118,7 +121,7 @@ def _read_anchors(folder: Path | None, witnesses: list[Path], tsa_ca: Path | Non
     from holdfast.audit.keys import load_verifier
     from holdfast.audit.verify import Anchoring
 
-    evidence = tuple(read_evidence(folder)) if folder is not None else ()
+    evidence = read_evidence(folder) if folder is not None else ()
     authority = load_authority(tsa_ca) if tsa_ca is not None else ()
     return Anchoring(evidence, tuple(load_verifier(file) for file in witnesses), authority)
 
