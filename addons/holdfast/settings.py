@@ -204,25 +204,35 @@ class Anchors(Section):
 
 
 class PayloadRetention(Section):
-    """Bodies that go before their records do; an empty list matches every call, globs work."""
+    """Bodies that go before their records do; the globs are those of policies."""
 
-    name: str = Field(description="The rule's name; goes into the record of what it erased.", min_length=1)
-    older_than_days: int = Field(ge=0, description="Bodies of days that are older than this are erased.")
-    resources: tuple[str, ...] = Field((), description="`pods`, `pods/log`, `secrets`.")
-    verbs: tuple[str, ...] = Field((), description="`get`, `list`, `watch`.")
-    namespaces: tuple[str, ...] = Field((), description="Namespaces.")
-    users: tuple[str, ...] = Field((), description="User names.")
-    verdicts: tuple[str, ...] = Field((), description="`allowed`, `denied`.")
+    name: str = Field(description="The rule's name; goes into the record of what it erased.", pattern=NAME_PATTERN)
+    older_than_days: int = Field(ge=0, description="Bodies of days that ended more than so many days ago are erased.")
+    resources: tuple[str, ...] = Field(("*",), description="`pods`, `pods/log`, `secrets`.", min_length=1)
+    verbs: tuple[str, ...] = Field(("*",), description="`get`, `list`, `watch`.", min_length=1)
+    namespaces: tuple[str, ...] = Field(("*",), description="Namespaces.", min_length=1)
+    users: tuple[str, ...] = Field(("*",), description="User names.", min_length=1)
+    verdicts: tuple[Literal["*", "allowed", "denied", "held", "approved", "expired", "cancelled", "refused"], ...] = (
+        Field(("*",), description="`allowed`, `denied` and so on, as lists show them.", min_length=1)
+    )
 
 
 class Retention(Section):
     """What `holdfast audit retention run` removes; nothing unless it is set."""
 
     max_age_days: int | None = Field(
-        None, ge=1, description="Days that are older are dropped, but for their leaf hashes."
+        None, ge=1, description="Days that ended more than so many days ago are dropped, but for their leaf hashes."
     )
-    max_bytes: int | None = Field(None, ge=1, description="Oldest days are dropped until leaves and bodies fit.")
+    max_bytes: int | None = Field(
+        None, ge=1, description="The oldest days are dropped until database and object store take no more bytes."
+    )
     payloads: tuple[PayloadRetention, ...] = Field((), description="Bodies that go earlier.")
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> Retention:
+        if len({rule.name for rule in self.payloads}) < len(self.payloads):
+            raise ValueError("a name of its own for each of payloads")
+        return self
 
 
 class Audit(Section):

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from typer.testing import CliRunner
 
-from audit.entries import entry
+from audit.entries import entry, new_id, open_test_ledger, record
 from console.world import World, make_world
-from holdfast.audit.record import Caller
-from holdfast.audit.store import AuditStore
+from holdfast.audit.anchors.evidence import read_evidence
+from holdfast.audit.record import Caller, Kind, Timing, call_row, decode, timestamp
+from holdfast.audit.sequence import Clock
+from holdfast.audit.store import AuditStore, Filters, LedgerStore
+from holdfast.audit.store.retention import RetentionStore
 from holdfast.cli import app
+from holdfast.cli.audit.retention import compile_test
+from holdfast.settings import PayloadRetention
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,14 +26,26 @@ if TYPE_CHECKING:
     from click.testing import Result
 
 runner = CliRunner()
-RULES = {"payloads": [{"name": "bodies-of-pods", "olderThanDays": 0, "resources": ["pods*"]}], "maxAgeDays": 30}
+TODAY = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
+RULE = {"name": "bodies-of-pods", "olderThanDays": 2, "resources": ["pods"], "users": ["al*"]}
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    world = make_world(tmp_path, {"audit": {"retention": RULES}})
-    for user in ("alice", "bob"):
-        world.ledger.write([entry(b"body of " + user.encode(), identity=Caller("https://issuer", user))])
+def make(folder: Path, **retention: object) -> World:
+    """A world with calls of alice and bob five, three and no days ago; the days before today have ended."""
+    world = make_world(folder, {"audit": {"retention": retention}})
+    moment = TODAY
+
+    def clock() -> Clock:
+        return Clock(timestamp(moment), int(moment.timestamp() * 1_000_000))
+
+    for number in (5, 3, 0):
+        moment = TODAY - timedelta(days=number)
+        ledger = open_test_ledger(folder, world.database, replica="other", clock=clock)
+        for user in ("alice", "bob"):
+            told = record(new_id(), identity=Caller("https://issuer", user), timing=Timing(timestamp(moment), 1500))
+            body = b"%s %d days ago" % (user.encode(), number)
+            ledger.write([entry(body, call=told.call, identity=told.identity, timing=told.timing)])
+        ledger.close("the day is over" if number else "")
     return world
 
 
@@ -36,44 +53,195 @@ def run(world: World, *arguments: str) -> Result:
     return runner.invoke(app, ["audit", *arguments, "--config", str(world.folder / "holdfast.yaml")])
 
 
+def told(world: World, *arguments: str) -> Any:
+    result = run(world, *arguments, "-o", "json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
 def bodies(world: World) -> list[bytes]:
     return sorted(body for story in AuditStore(world.database).iter_calls() for body in story.payloads.values())
 
 
-def test_erasing_asks_and_says_what_it_did(world: World) -> None:
+def day(days: int) -> str:
+    return (TODAY - timedelta(days=days)).date().isoformat()
+
+
+def maintenance(world: World) -> list[str]:
+    """The kinds of records, in the logs of commands, that are not the beginning of one."""
+    store = LedgerStore(world.database)
+    logs = [log for log in store.all_logs() if log.replica.endswith(".maintenance")]
+    kinds = [decode(leaf).record.kind for log in logs for leaf in store.leaves(log)]
+    return [str(kind) for kind in kinds if kind not in {Kind.HEARTBEAT, Kind.PEER}]
+
+
+def test_nothing_goes_unless_it_is_set(tmp_path: Path) -> None:
+    world = make(tmp_path)
+    result = run(world, "retention", "run")
+    assert (result.exit_code, "nothing is to go" in result.stderr) == (0, True)
+    assert len(bodies(world)) == 6
+    assert maintenance(world) == []
+
+
+def test_the_plan_is_what_a_run_does(tmp_path: Path) -> None:
+    world = make(tmp_path, maxAgeDays=4, payloads=[RULE])
+    planned = told(world, "retention", "plan")
+    assert [(found["day"], found["logs"], found["rule"]) for found in planned["days"]] == [(day(5), 1, "maxAgeDays")]
+    assert planned["payloads"] == [{"rule": "bodies-of-pods", "bodies": 1, "bytes": len(b"alice 3 days ago")}]
+    assert planned["blocked"] is None
+    assert len(bodies(world)) == 6
+    done = told(world, "retention", "run")
+    assert {name: done[name] for name in planned} == planned
+    assert done["usedBytesAfter"] > 0
+    assert bodies(world) == [b"alice 0 days ago", b"bob 0 days ago", b"bob 3 days ago"]
+    assert maintenance(world) == ["redact", "redact", "close"]
+    again = told(world, "retention", "run")
+    assert (again["days"], again["payloads"]) == ([], [])
+    assert maintenance(world) == ["redact", "redact", "close"]
+
+
+@pytest.mark.parametrize("output", ["table", "json", "yaml"])
+def test_what_is_printed_names_days_rules_and_bytes(tmp_path: Path, output: str) -> None:
+    printed = run(make(tmp_path, maxAgeDays=4, payloads=[RULE]), "retention", "plan", "-o", output).stdout
+    for part in (day(5), "maxAgeDays", "bodies-of-pods", str(len(b"alice 3 days ago"))):
+        assert part in printed
+
+
+def test_days_go_until_the_rest_fits(tmp_path: Path) -> None:
+    world = make(tmp_path)
+    used = RetentionStore(world.database).used_bytes()
+    settings = world.folder / "holdfast.yaml"
+    settings.write_text(settings.read_text().replace('{"retention": {}}', f'{{"retention": {{"maxBytes": {used}}}}}'))
+    assert told(world, "retention", "run")["days"] == []
+    settings.write_text(settings.read_text().replace(f'"maxBytes": {used}', '"maxBytes": 1'))
+    done = told(world, "retention", "run")
+    assert [(found["day"], found["rule"]) for found in done["days"]] == [(day(5), "maxBytes"), (day(3), "maxBytes")]
+    assert bodies(world) == [b"alice 0 days ago", b"bob 0 days ago"]
+
+
+def test_a_day_that_may_still_be_written_is_told_of(tmp_path: Path) -> None:
+    world = make(tmp_path, maxAgeDays=2)
+    with world.database.writing() as connection:
+        connection.exec_driver_sql("UPDATE logs SET closed_at = NULL, replica = 'crashed' WHERE id = 2")
+    result = run(world, "retention", "run")
+    assert (result.exit_code, f"{day(3)} and what is younger stays" in result.stderr) == (0, True)
+    assert "holdfast/test/other/2" in result.stderr
+    assert told(world, "retention", "plan")["blocked"] == {"day": day(3), "logs": ["holdfast/test/other/2"]}
+    done = told(world, "retention", "run", "--gone", "crashed")
+    assert ([found["day"] for found in done["days"]], done["blocked"]) == ([day(3)], None)
+
+
+def test_erasing_asks_and_says_what_it_did(tmp_path: Path) -> None:
+    world = make(tmp_path)
     refused = run(world, "erase", "--user", "alice", "--reason", "she asked")
-    assert (refused.exit_code, "1 bodies of 13 bytes" in refused.stderr) == (1, True)
-    assert len(bodies(world)) == 2
-    done = run(world, "erase", "--user", "alice", "--reason", "she asked", "--yes", "-o", "json")
-    assert (done.exit_code, json.loads(done.stdout)) == (0, {"bodies": 1, "bytes": 13})
-    assert bodies(world) == [b"body of bob"]
-    shown = json.loads(run(world, "list", "--user", "alice", "-o", "json").stdout)
-    assert len(shown if isinstance(shown, list) else shown["items"]) == 1
-    verified = json.loads(run(world, "verify", "-o", "json", "--root", str(root(world))).stdout)
-    assert verified["counts"]["payload-erased"] == 1
+    assert (refused.exit_code, "3 bodies of 48 bytes" in refused.stderr) == (1, True)
+    assert len(bodies(world)) == 6
+    assert told(world, "erase", "--user", "alice", "--reason", "she asked", "--yes") == {"bodies": 3, "bytes": 48}
+    assert bodies(world) == [b"bob 0 days ago", b"bob 3 days ago", b"bob 5 days ago"]
+    assert len(AuditStore(world.database).list_calls(Filters(user="alice"))) == 3
+    assert told(world, "erase", "--user", "alice", "--reason", "again", "--yes") == {"bodies": 0, "bytes": 0}
+    assert maintenance(world) == ["redact"] * 3 + ["close"]
 
 
-def root(world: World) -> Path:
-    return world.folder / "state" / "audit-keys" / "root.pub"
+def test_the_record_says_who_asked_and_why(tmp_path: Path) -> None:
+    world = make(tmp_path)
+    run(world, "erase", "--user", "bob", "--reason", "ticket 7", "--requested-by", "carol", "--yes", "--since", "1d")
+    store = LedgerStore(world.database)
+    log = next(log for log in store.all_logs() if log.replica.endswith(".maintenance"))
+    (redact,) = [found for leaf in store.leaves(log) if (found := decode(leaf).record.redact)]
+    assert (redact.reason, redact.requested_by, redact.rule) == ("ticket 7", "carol", "")
+    assert redact.log.log == "holdfast/test/other/3"
+    assert log.closed_at
+    assert log.origin.startswith("holdfast/testing/")
 
 
-def test_nobody_is_erased_by_accident(world: World) -> None:
-    result = run(world, "erase", "--reason", "x", "--yes")
-    assert (result.exit_code, "expected --user or --call" in result.stderr) == (2, True)
-    assert len(bodies(world)) == 2
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [
+        (["--user", "alice", "--since", "4d"], 4),
+        (["--user", "alice", "--until", "4d"], 5),
+        (["--user", "alice", "--issuer", "https://issuer"], 3),
+        (["--user", "alice", "--issuer", "https://other"], 6),
+        (["--user", "nobody"], 6),
+    ],
+)
+def test_whose_bodies_are_erased_can_be_narrowed(tmp_path: Path, options: list[str], left: int) -> None:
+    world = make(tmp_path)
+    told(world, "erase", *options, "--reason", "x", "--yes")
+    assert len(bodies(world)) == left
 
 
-def test_a_plan_changes_nothing(world: World) -> None:
-    planned = json.loads(run(world, "retention", "plan", "-o", "json").stdout)
-    assert planned == {"days": [], "payloads": [{"rule": "bodies-of-pods", "bodies": 0, "bytes": 0}]}
-    assert "nothing is to go" in run(world, "retention", "run").stderr
-    assert len(bodies(world)) == 2
+def test_one_call_can_be_erased(tmp_path: Path) -> None:
+    world = make(tmp_path)
+    call = AuditStore(world.database).list_calls()[0].audit_id
+    assert told(world, "erase", "--call", call[:20], "--reason", "x", "--yes")["bodies"] == 1
+    missing = run(world, "erase", "--call", "zzz", "--reason", "x", "--yes")
+    assert (missing.exit_code, "no call in the record" in missing.stderr) == (1, True)
+    assert len(bodies(world)) == 5
 
 
-def test_one_command_erases_at_a_time(world: World) -> None:
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--reason", "x"], "expected --user or --call"),
+        (["--user", "alice", "--reason", " "], "--reason: expected why"),
+        (["--user", "a" * 253, "--reason", "x"], "lists keep no more of a name"),
+        (["--user", "alice", "--since", "soon", "--reason", "x"], "expected an age"),
+    ],
+)
+def test_nobody_is_erased_by_accident(tmp_path: Path, options: list[str], sentence: str) -> None:
+    world = make(tmp_path)
+    result = run(world, "erase", *options, "--yes")
+    assert (result.exit_code, sentence in result.stderr) == (2, True)
+    assert len(bodies(world)) == 6
+
+
+def test_one_command_erases_at_a_time(tmp_path: Path) -> None:
+    world = make(tmp_path, maxAgeDays=2)
     world.settings.state_dir.mkdir(exist_ok=True)
-    with (world.settings.state_dir / "audit.maintenance.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with RetentionStore(world.database).alone(world.settings.state_dir / "audit.maintenance.lock"):
         for command in (["retention", "run"], ["erase", "--user", "alice", "--reason", "x", "--yes"]):
             result = run(world, *command)
-            assert (result.exit_code, "another command that erases is under way" in result.stderr) == (1, True)
+            assert (result.exit_code, "another command that erases" in result.stderr) == (1, True)
+        assert len(told(world, "retention", "plan")["days"]) == 2
+    assert len(bodies(world)) == 6
+
+
+def test_the_maintenance_log_is_anchored(tmp_path: Path) -> None:
+    world = make_world(tmp_path, {"audit": {"anchors": {"file": "anchors/file.notes"}}})
+    (tmp_path / "anchors").mkdir()
+    world.ledger.write([entry(b"{}")])
+    assert told(world, "erase", "--user", "alice", "--reason", "x", "--yes")["bodies"] == 1
+    log = next(log for log in LedgerStore(world.database).all_logs() if log.replica.endswith(".maintenance"))
+    anchored = {(found.checkpoint.origin, found.checkpoint.size) for found in read_evidence(tmp_path / "anchors")}
+    assert (log.origin, log.size) in anchored
+
+
+@pytest.mark.parametrize(
+    ("rule", "matches"),
+    [
+        ({}, True),
+        ({"resources": ["pods"]}, False),
+        ({"resources": ["pods/*"]}, True),
+        ({"resources": ["pods/log"]}, True),
+        ({"resources": ["*/log"]}, True),
+        ({"resources": ["secrets", "pods/ex*"]}, False),
+        ({"verbs": ["get", "list"]}, True),
+        ({"verbs": ["list"]}, False),
+        ({"namespaces": ["sh*"]}, True),
+        ({"namespaces": ["sh[op]"]}, False),
+        ({"users": ["ali?e"], "verdicts": ["allowed"]}, True),
+        ({"users": ["ali?e"], "verdicts": ["denied"]}, False),
+    ],
+)
+def test_globs_are_those_of_policies(rule: dict[str, list[str]], matches: bool) -> None:
+    what = record()
+    assert what.what is not None
+    row = call_row(record(what=type(what.what)(**{**_parts(what.what), "subresource": "log"})))
+    assert row is not None
+    settings = PayloadRetention.model_validate({"name": "r", "olderThanDays": 1, **rule})
+    assert compile_test(settings)(row) is matches
+
+
+def _parts(part: Any) -> dict[str, Any]:
+    return {name: getattr(part, name) for name in part.__struct_fields__}

@@ -19,6 +19,11 @@ What it stands on:
     store                    the database; only there is SQL
     objects                  large payloads beside the database
 
+Removed from it, on record:
+
+    retention   what is to go, and why
+    erasing     the order in which it goes
+
 Kept outside, and held against it:
 
     anchors     where checkpoints go; `trees` makes the proofs that they ask for

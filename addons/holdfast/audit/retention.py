@@ -1,199 +1,207 @@
-"""What is kept how long: whole days of the record by age and size, bodies by rule, and one person's bodies on demand.
+"""What is kept how long: whole days of the record by age and size, bodies by rule, and one person's bodies on request.
 
-Whatever is erased is on record first: a `redact` record says what, why and who asked, in a log of its own
-(`keys.MAINTENANCE`), and is durable before anything goes. So a crash leaves at worst a record of something that is
-still there, and the next run finishes it. Of a day that is dropped stay its logs' leaf hashes, 32 bytes a record, and
-their last checkpoints, which keep every proof and every anchor good.
-
-Deciding is pure (`plan_days`, `PayloadRule.applies`); `Eraser` does it.
+Deciding, from values; `erasing` carries it out. Days go the oldest first and never past one that may still be
+written: a call that spans midnight has its records in two days, and what is left of it must fit together.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from fnmatch import fnmatchcase
 from itertools import batched
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from holdfast.audit.record import Entry, Kind, Record, Redaction, Seen, timestamp
+from holdfast.audit.payload import Slot
+from holdfast.audit.record import CallRow, Redaction, Seen, column_text, timestamp
+from holdfast.audit.store.ledger import LogRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-    from holdfast.audit.receipt import Receipt
-    from holdfast.audit.store.ledger import LogRow
-    from holdfast.audit.store.retention import RetentionStore
-    from holdfast.errors import HoldfastError
+    from holdfast.audit.record import Leaf
     from holdfast.settings import PayloadRetention, Retention
+
+    type CallTest = Callable[[CallRow], bool]
 
 PLACES_A_RECORD = 500
 """How many bodies one `redact` record names."""
 
+CLOCK_SLACK = timedelta(hours=1)
+"""So long after midnight a gateway whose clock is behind may still begin a log of the day before."""
+
 
 @dataclass(frozen=True, slots=True)
-class DayUsage:
-    """One day of the record: how many records and bytes it has, and whether all of its logs have ended."""
+class Day:
+    """One day of the record: its logs that were not dropped, and those among them that may still be written."""
 
     day: str
-    logs: int
-    records: int
-    bytes: int
-    ended: bool
+    logs: tuple[LogRow, ...]
+    unended: tuple[LogRow, ...] = ()
+
+    @property
+    def records(self) -> int:
+        """How many records it has."""
+        return sum(log.size for log in self.logs)
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why something is erased: in words, and by which retention rule, if by one."""
+
+    reason: str
+    rule: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class DayPlan:
-    """A day that is to be dropped, and why."""
+    """A day that is to be dropped, what that frees in bytes, about, and why."""
 
-    usage: DayUsage
-    reason: str
+    day: Day
+    bytes: int
+    why: Why
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a body hangs in its log."""
+
+    seq: int
+    slot: Slot
+
+    def __str__(self) -> str:
+        """As a `redact` record names it."""
+        return f"{self.seq}/{self.slot}"
 
 
 @dataclass(frozen=True, slots=True)
 class StoredBody:
-    """A stored body, and what its call is looked for by. `place` is `SEQ/SLOT`."""
+    """A stored body, and the call that it is of."""
 
-    log: int
-    place: str
-    day: str
-    resource: str
-    verb: str
-    namespace: str
-    username: str
-    verdict: str
-    bytes: int
+    log: LogRow
+    place: Place
+    call: CallRow
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Whose bodies are meant; what is empty or None means any."""
+    """Whose bodies are meant; what is empty or None means any. `call` is the beginning of an audit ID."""
 
     user: str = ""
     issuer: str = ""
     call: str = ""
     since: datetime | None = None
     until: datetime | None = None
-    before_day: str = ""
+
+    def means(self, call: CallRow) -> bool:
+        """Whether this call is meant."""
+        return (
+            (not self.user or call.username == column_text(self.user))
+            and (not self.issuer or call.issuer == self.issuer)
+            and call.audit_id.startswith(self.call)
+            and (self.since is None or call.received_at >= timestamp(self.since))
+            and (self.until is None or call.received_at < timestamp(self.until))
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class PayloadRule:
-    """Bodies of calls that match are erased when they are older than `days`; an empty list matches all, globs work."""
+    """Bodies of the calls that match are erased once they are of a day before `kept_from`."""
 
-    name: str
-    days: int
-    resources: tuple[str, ...] = ()
-    verbs: tuple[str, ...] = ()
-    namespaces: tuple[str, ...] = ()
-    users: tuple[str, ...] = ()
-    verdicts: tuple[str, ...] = ()
-
-    def applies(self, body: StoredBody, now: datetime) -> bool:
-        """Whether a body is to go."""
-        return body.day < last_kept_day(now, self.days) and all(
-            not patterns or any(fnmatchcase(value, pattern) for pattern in patterns)
-            for patterns, value in (
-                (self.resources, body.resource),
-                (self.verbs, body.verb),
-                (self.namespaces, body.namespace),
-                (self.users, body.username),
-                (self.verdicts, body.verdict),
-            )
-        )
+    kept_from: str
+    matches: CallTest
+    why: Why
 
 
-class Recorder(Protocol):
-    """Makes a record durable: a `Ledger`."""
-
-    def write(self, batch: Sequence[Entry]) -> Sequence[Receipt | HoldfastError]:
-        """Return when all of it is durable, or raise."""
-
-
-def last_kept_day(now: datetime, days: int) -> str:
-    """The oldest day (UTC) that is no older than so many days."""
+def first_kept_day(now: datetime, days: int) -> str:
+    """The oldest day (UTC) that has not ended more than so many days ago."""
     return (now.astimezone(UTC) - timedelta(days=days)).date().isoformat()
 
 
-def plan_days(days: Sequence[DayUsage], settings: Retention, now: datetime) -> list[DayPlan]:
-    """The days to drop, oldest first: those that are too old, then as many as must go for the rest to fit.
+def first_written_day(now: datetime) -> str:
+    """The oldest day of which a log may still be begun."""
+    return (now.astimezone(UTC) - CLOCK_SLACK).date().isoformat()
 
-    Never today's, and never one with a log that may still be written.
+
+def is_pinned_by(log: LogRow, first: Leaf) -> bool:
+    """Whether another log's first leaf goes on from this log as it is."""
+    start = first.record.start
+    return (
+        start is not None
+        and (start.previous_log, start.previous_size) == (log.origin, log.size)
+        and first.previous == log.root
+    )
+
+
+def plan_days(
+    days: Iterable[Day], settings: Retention, used: int, size_of: Callable[[Day], int], now: datetime
+) -> Iterator[DayPlan]:
+    """Yield the days to drop, of all days, the oldest first: the too old, then as many as must go for the rest.
+
+    `used` is what all of the record takes, in bytes. Never today's. A day that has `unended` logs is the last that is
+    told, and must stay.
     """
-    planned: list[DayPlan] = []
-    left = sum(usage.bytes for usage in days)
-    for usage in sorted(days, key=lambda usage: usage.day):
-        reason = _reason_to_drop(usage, settings, now, left)
-        if reason and usage.ended and usage.day < last_kept_day(now, 0):
-            planned.append(DayPlan(usage, reason))
-            left -= usage.bytes
-    return planned
+    for day in days:
+        why = _why_to_drop(day, settings, used, now)
+        if why is None or day.day >= first_written_day(now):
+            return
+        size = size_of(day)
+        yield DayPlan(day, size, why)
+        if day.unended:
+            return
+        used -= size
 
 
-def _reason_to_drop(usage: DayUsage, settings: Retention, now: datetime, left: int) -> str:
-    if settings.max_age_days is not None and usage.day < last_kept_day(now, settings.max_age_days):
-        return f"older than {settings.max_age_days} days"
-    if settings.max_bytes is not None and left > settings.max_bytes:
-        return f"more than {settings.max_bytes} bytes in all"
-    return ""
+def _why_to_drop(day: Day, settings: Retention, used: int, now: datetime) -> Why | None:
+    if settings.max_age_days is not None and day.day < first_kept_day(now, settings.max_age_days):
+        return Why(f"older than {settings.max_age_days} days", "maxAgeDays")
+    if settings.max_bytes is not None and used > settings.max_bytes:
+        return Why(f"the record took more than {settings.max_bytes} bytes", "maxBytes")
+    return None
 
 
-def read_rules(rules: Iterable[PayloadRetention]) -> list[PayloadRule]:
-    """The payload rules of the settings."""
+def read_rules(
+    rules: Iterable[PayloadRetention], compile_test: Callable[[PayloadRetention], CallTest], now: datetime
+) -> list[PayloadRule]:
+    """The payload rules of the settings, as of now; `compile_test` reads their globs."""
     return [
         PayloadRule(
-            rule.name, rule.older_than_days, rule.resources, rule.verbs, rule.namespaces, rule.users, rule.verdicts
+            first_kept_day(now, rule.older_than_days),
+            compile_test(rule),
+            Why(f"older than {rule.older_than_days} days", rule.name),
         )
         for rule in rules
     ]
 
 
-def plan_bodies(
-    bodies: Iterable[StoredBody], rules: Sequence[PayloadRule], dropped_days: Collection[str], now: datetime
-) -> dict[PayloadRule, list[StoredBody]]:
-    """The bodies that each rule erases, of days that stay; the first rule that applies takes a body."""
-    planned: dict[PayloadRule, list[StoredBody]] = {rule: [] for rule in rules}
+def choose_bodies(bodies: Iterable[StoredBody], rules: Sequence[PayloadRule]) -> Iterator[tuple[StoredBody, Why]]:
+    """Yield the bodies that a rule erases; the first rule that applies says why."""
     for body in bodies:
-        rule = next((rule for rule in rules if rule.applies(body, now)), None)
-        if rule is not None and body.day not in dropped_days:
-            planned[rule].append(body)
-    return planned
+        for rule in rules:
+            if body.log.day < rule.kept_from and rule.matches(body.call):
+                yield body, rule.why
+                break
 
 
-class Eraser:
-    """Erases, and records first that it will. Blocking; every method raises Unavailable."""
+def describe_drop(log: LogRow, why: Why, requested_by: str) -> Redaction:
+    """What is recorded before a log is dropped."""
+    return Redaction(_seen(log), why.reason, requested_by, why.rule)
 
-    def __init__(
-        self, store: RetentionStore, recorder: Recorder, requested_by: str, clock: Callable[[], datetime]
-    ) -> None:
-        self._store = store
-        self._recorder = recorder
-        self._requested_by = requested_by
-        self._clock = clock
 
-    def drop_day(self, plan: DayPlan) -> None:
-        """Drop one day but for its logs' leaf hashes and last checkpoints."""
-        logs = self._store.logs_of(plan.usage.day)
-        self._record([Redaction(_seen(log), plan.reason, self._requested_by) for log in logs])
-        self._store.drop_day(plan.usage.day, timestamp(self._clock()))
+def describe_erasure(log: LogRow, places: Iterable[Place], why: Why, requested_by: str) -> list[Redaction]:
+    """What is recorded before bodies of one log are erased."""
+    return [
+        Redaction(_seen(log), why.reason, requested_by, why.rule, tuple(map(str, some)))
+        for some in batched(places, PLACES_A_RECORD)
+    ]
 
-    def erase(self, bodies: Iterable[StoredBody], reason: str, rule: str = "") -> Iterator[int]:
-        """Erase bodies; yield how many, step by step."""
-        by_log: dict[int, list[str]] = defaultdict(list)
-        for body in bodies:
-            by_log[body.log].append(body.place)
-        for number, places in by_log.items():
-            log = self._store.log(number)
-            for some in batched(places, PLACES_A_RECORD):
-                self._record([Redaction(_seen(log), reason, self._requested_by, rule, some)])
-                self._store.erase(log, some)
-                yield len(some)
 
-    def _record(self, redactions: Sequence[Redaction]) -> None:
-        now = timestamp(self._clock())
-        if redactions:
-            self._recorder.write([Entry(Record(kind=Kind.REDACT, at=now, redact=told)) for told in redactions])
+def carry_over(recorded: Iterable[Redaction], dropped: Collection[str]) -> list[Redaction]:
+    """What must be recorded again before the log that records it is dropped: nothing else says it then.
+
+    `dropped` are the origins of all logs that are dropped by now or go along: of their bodies nothing is asked any
+    more, but that they were dropped themselves must stay on record.
+    """
+    return [told for told in recorded if not told.payloads or told.log.log not in dropped]
 
 
 def _seen(log: LogRow) -> Seen:

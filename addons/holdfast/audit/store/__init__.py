@@ -5,6 +5,8 @@ ledger     writing: a batch of leaves, their bodies and a signed checkpoint in o
 search     finding calls by their columns, in any number of them
 following  new calls as they end
 calls      reading: calls listed, filtered and told
+retention  what there is to erase, and bodies erased
+dropping   days dropped
 """
 
 from holdfast.audit.store.calls import AuditStore, CallStory

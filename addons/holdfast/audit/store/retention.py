@@ -1,245 +1,395 @@
-"""What retention reads and removes. Each removal is one transaction, so it has happened or it has not.
+"""What retention looks at, and bodies erased: rows, salts, and the pieces that nothing else of their day refers to.
 
-In Postgres a day is dropped by dropping its partitions. Erasing bodies keeps every writer out for a moment there
-(`LOCK TABLE`), so that none refers to a piece that is just being removed because nobody did; in SQLite every writing
-transaction does.
+Whether a piece is still referred to is not asked piece by piece: no index leads from a piece to its bodies, for the
+writer would pay for it with every record. `References` counts a day once and follows what is added meanwhile. In
+Postgres writers are kept out for the moment of an erasure (`LOCK TABLE`), so that none of them refers to a piece that
+is just being removed because nobody did; in SQLite every writing transaction does that.
+
+A writer puts a piece into the object store before the transaction that refers to it, out of sight of any lock. So
+there a piece that is not needed any more is only marked, under `erasing-DAY`, before its row goes, and removed once
+no log of its day is written any more: mark and all, by the same command or by a later one.
 """
 
 from __future__ import annotations
 
-from itertools import batched
-from typing import TYPE_CHECKING, Any
+import fcntl
+from contextlib import contextmanager
+from itertools import batched, groupby
+from typing import TYPE_CHECKING, Any, Protocol
 
-from sqlalchemy import and_, bindparam, delete, exists, func, insert, select, text, update
+from sqlalchemy import bindparam, delete, func, literal, select, text, tuple_
 
-from holdfast.audit.record import timestamp
-from holdfast.audit.retention import DayUsage, StoredBody, Wanted, last_kept_day
-from holdfast.audit.store.ledger import LogRow, partition_name
-from holdfast.audit.store.tables import DAILY, blobs, bodies, calls, checkpoints, leaf_hashes, logs, records
-from holdfast.audit.tree import Frontier, hash_leaf
-from holdfast.database import metadata
-from holdfast.errors import Conflict, NotFound
+from holdfast.audit.payload import Slot
+from holdfast.audit.record import CallRow, Kind, call_row, decode, timestamp
+from holdfast.audit.retention import Day, Place, StoredBody, first_written_day, is_pinned_by
+from holdfast.audit.store.ledger import LogRow, PieceStore, partition_name
+from holdfast.audit.store.tables import DAILY, blobs, bodies, calls, checkpoints, logs, records
+from holdfast.errors import ConfigurationError, Conflict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
+    from pathlib import Path
 
     from sqlalchemy import ColumnElement, Connection
 
-    from holdfast.audit.store.ledger import PieceStore
+    from holdfast.audit.retention import Wanted
     from holdfast.database import Database
 
-HASHES_A_ROW = 4096
+PAGE = 500
+ERASING = "erasing-"
 RETENTION_LOCK = 0x686F6C66
-"""Names the Postgres advisory lock that one run of retention holds."""
+"""Names the Postgres advisory lock under which the record is erased from."""
+
+ROW_BYTES = {"records": 320, "checkpoints": 420, "bodies": 170, "blobs": 190, "calls": 800}
+"""What a row takes with its indexes, about, its leaf and content aside (measured in SQLite)."""
+
+
+class Pieces(PieceStore, Protocol):
+    """An object store that can tell what it has."""
+
+    def days(self) -> list[str]:
+        """The days that have pieces."""
+
+    def digests(self, day: str) -> Iterator[list[str]]:
+        """Yield the pieces of a day by their SHA-256, a page at a time."""
+
+
+class References:
+    """How many bodies of a day refer to a piece, as far as it is more than one; told of each that goes."""
+
+    def __init__(self, database: Database, day: str) -> None:
+        self._day = day
+        counted = (
+            select(bodies.c.sha256, func.count())
+            .where(bodies.c.day == day)
+            .group_by(bodies.c.sha256)
+            .having(func.count() > 1)
+        )
+        with database.snapshot() as connection:
+            self._sizes = self._read_sizes(connection)
+            self._shared: dict[str, int] = {digest: n for digest, n in connection.execute(counted)}  # noqa: C416  typed so
+
+    def follow(self, connection: Connection) -> None:
+        """Take in what was added to the day's logs since the last time."""
+        sizes = self._read_sizes(connection)
+        for log, size in sizes.items():
+            known = self._sizes.get(log, 0)
+            if size > known:
+                added = (bodies.c.day == self._day, bodies.c.log == log, bodies.c.seq >= known)
+                for digest in connection.execute(select(bodies.c.sha256).where(*added)).scalars():
+                    # One that is new altogether counts too much here, but no body from before refers to it.
+                    self._shared[digest] = self._shared.get(digest, 1) + 1
+        self._sizes = sizes
+
+    def release(self, digest: str) -> bool:
+        """A body that referred to a piece goes: whether it was the last."""
+        left = self._shared.pop(digest, 1) - 1
+        if left > 1:
+            self._shared[digest] = left
+        return not left
+
+    def _read_sizes(self, connection: Connection) -> dict[int, int]:
+        query = select(logs.c.id, logs.c.size).where(logs.c.day == self._day)
+        return {log: size for log, size in connection.execute(query)}  # noqa: C416  typed so
 
 
 class RetentionStore:
-    """Reads and removes in one database, and in the object store beside it. Every method raises Unavailable."""
+    """Reads and erases in one database, and in the object store beside it. Every method raises Unavailable.
 
-    def __init__(self, database: Database, pieces: PieceStore | None = None) -> None:
+    Replicas that are `gone` never write again: their logs have ended, whether or not they were closed.
+    """
+
+    def __init__(self, database: Database, pieces: Pieces | None = None, gone: Sequence[str] = ()) -> None:
         self._database = database
         self._pieces = pieces
+        self._gone = frozenset(gone)
 
-    def usage(self, now: datetime) -> list[DayUsage]:
-        """Every day that has anything to drop, oldest first.
+    @contextmanager
+    def alone(self, lock_file: Path) -> Iterator[None]:
+        """Keep every other command that erases out. Raises Conflict when there is one; SQLite needs the file for it."""
+        if self._database.dialect == "postgresql":
+            with self._database.writing() as connection:
+                query = text("SELECT pg_try_advisory_xact_lock(:key)")
+                if not connection.execute(query, {"key": RETENTION_LOCK}).scalar():
+                    raise _busy()
+                yield
+            return
+        with lock_file.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise _busy() from error
+            yield
 
-        A log has ended when it was closed, when its replica has a later one, and when it is older than yesterday's: a
-        writer begins the next one at the end of the day.
-        """
-        yesterday = last_kept_day(now, 1)
+    def days(self) -> Iterator[Day]:
+        """Yield the days that have logs, the oldest first."""
+        kept = [log for log in self._logs() if log.dropped_at is None]
+        for day, of_day in groupby(kept, key=lambda log: log.day):
+            its_logs = tuple(of_day)
+            yield Day(day, its_logs, tuple(log for log in its_logs if not self._has_ended(log)))
+
+    def dropped_origins(self) -> set[str]:
+        """The logs that were dropped."""
+        return {log.origin for log in self._logs() if log.dropped_at is not None}
+
+    def used_bytes(self) -> int:
+        """What the database takes, pages that are free to be used again aside, and the object store beside it."""
+        outside = select(func.coalesce(func.sum(blobs.c.size), 0)).where(blobs.c.body.is_(None))
         with self._database.reading() as connection:
-            counted = dict(_pairs(connection, select(records.c.day, func.count()).group_by(records.c.day)))
-            leaves = dict(_pairs(connection, _bytes_by_day(records.c.day, func.length(records.c.leaf))))
-            kept_bytes = func.coalesce(func.length(blobs.c.body), blobs.c.size)
-            inline = dict(_pairs(connection, _bytes_by_day(blobs.c.day, kept_bytes)))
-            rows = [_log_row(row) for row in connection.execute(select(logs)).mappings()]
-        latest = _latest_of_replicas(rows)
-        kept = [row for row in rows if row.dropped_at is None]
-        return [
-            DayUsage(
-                day=day,
-                logs=sum(row.day == day for row in kept),
-                records=counted.get(day, 0),
-                bytes=leaves.get(day, 0) + inline.get(day, 0),
-                ended=day < yesterday or all(row.closed_at or row.id not in latest for row in kept if row.day == day),
-            )
-            for day in sorted({row.day for row in kept})
-        ]
-
-    def logs_of(self, day: str) -> list[LogRow]:
-        """The logs of a day that are still there."""
-        query = select(logs).where(logs.c.day == day, logs.c.dropped_at.is_(None)).order_by(logs.c.id)
-        with self._database.reading() as connection:
-            return [_log_row(row) for row in connection.execute(query).mappings()]
-
-    def log(self, number: int) -> LogRow:
-        """The log of this number. Raises NotFound."""
-        with self._database.reading() as connection:
-            row = connection.execute(select(logs).where(logs.c.id == number)).mappings().first()
-        if row is None:
-            raise NotFound(f"there is no log {number}")
-        return _log_row(row)
-
-    def bodies(self, wanted: Wanted) -> Iterator[StoredBody]:
-        """Yield the stored bodies of the calls that are meant, log by log."""
-        of_record = and_(bodies.c.day == records.c.day, bodies.c.log == records.c.log, bodies.c.seq == records.c.seq)
-        of_piece = and_(blobs.c.day == bodies.c.day, blobs.c.sha256 == bodies.c.sha256)
-        query = (
-            select(
-                bodies.c.log, bodies.c.seq, bodies.c.slot, bodies.c.day, calls.c.resource, calls.c.subresource,
-                calls.c.verb, calls.c.namespace, calls.c.username, calls.c.verdict,
-                func.sum(blobs.c.size).label("bytes"),
-            )
-            .select_from(bodies.join(records, of_record).join(calls, calls.c.audit_id == records.c.call_id))
-            .outerjoin(blobs, of_piece)
-            .where(*_conditions(wanted))
-            .group_by(
-                bodies.c.log, bodies.c.seq, bodies.c.slot, bodies.c.day, calls.c.resource, calls.c.subresource,
-                calls.c.verb, calls.c.namespace, calls.c.username, calls.c.verdict,
-            )
-            .order_by(bodies.c.log, bodies.c.seq, bodies.c.slot)
-        )  # fmt: skip
-        with self._database.reading() as connection:
-            found = connection.execute(query).all()
-        for row in found:
-            yield StoredBody(
-                log=row.log,
-                place=f"{row.seq}/{row.slot}",
-                day=row.day,
-                resource=f"{row.resource}/{row.subresource}" if row.subresource else row.resource,
-                verb=row.verb,
-                namespace=row.namespace,
-                username=row.username,
-                verdict=row.verdict,
-                bytes=int(row.bytes or 0),
-            )
-
-    def erase(self, log: LogRow, places: Sequence[str]) -> None:
-        """Remove bodies of one log, with their salts, and the pieces that nothing else of the day refers to."""
-        split = [place.split("/") for place in places]
-        with self._database.writing() as connection:
             if connection.dialect.name == "postgresql":
-                connection.execute(text("LOCK TABLE bodies, blobs IN SHARE ROW EXCLUSIVE MODE"))
-            digests = _digests(connection, log, split)
-            connection.execute(
-                delete(bodies).where(
-                    bodies.c.day == log.day,
-                    bodies.c.log == log.id,
-                    bodies.c.seq == bindparam("at_seq"),
-                    bodies.c.slot == bindparam("at_slot"),
-                ),
-                [{"at_seq": int(seq), "at_slot": slot} for seq, slot in split],
-            )
-            # Before the transaction ends, or a writer could refer again to a piece that then goes.
-            self._remove_pieces(log.day, _remove_unused(connection, log.day, digests))
+                inside = connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one()
+            else:
+                pages, free, size = (
+                    connection.execute(text(f"PRAGMA {name}")).scalar_one()
+                    for name in ("page_count", "freelist_count", "page_size")
+                )
+                inside = (pages - free) * size
+            return int(inside) + int(connection.execute(outside).scalar_one())
 
-    def drop_day(self, day: str, now: str) -> None:
-        """Remove a day, but for its logs' leaf hashes and their last checkpoints.
+    def size_of(self, day: Day) -> int:
+        """What a day takes, in bytes, about."""
+        outside = select(func.coalesce(func.sum(blobs.c.size), 0)).where(blobs.c.day == day.day, blobs.c.body.is_(None))
+        with self._database.reading() as connection:
+            inside = _partition_bytes(connection, day.day) or _row_bytes(connection, day.day)
+            return inside + int(connection.execute(outside).scalar_one())
 
-        Raises Conflict when a log is not what its row says it is: then it is for the auditor to look at first.
-        """
+    def resolve_call(self, prefix: str) -> list[str]:
+        """The calls of the record whose audit ID starts so, at most two of them."""
+        here = (records.c.call_id >= prefix, records.c.call_id < prefix + "\x7f")
+        with self._database.reading() as connection:
+            return list(connection.execute(select(records.c.call_id).where(*here).distinct().limit(2)).scalars())
+
+    def bodies(self, wanted: Wanted, before_day: str = "") -> Iterator[StoredBody]:
+        """Yield the stored bodies of the calls that are meant, in logs of days before that one, day by day."""
+        first_day = timestamp(wanted.since)[:10] if wanted.since else ""
+        for log in self._logs():
+            if log.dropped_at is None and log.day >= first_day and (not before_day or log.day < before_day):
+                for body in self._bodies_of(log, wanted.call):
+                    if wanted.means(body.call):
+                        yield body
+
+    def references(self, day: str) -> References:
+        """Count the references to a day's pieces."""
+        return References(self._database, day)
+
+    def measure(self, log: LogRow, places: Sequence[Place], references: References) -> int:
+        """What `erase` would free, in bytes."""
+        with self._database.reading() as connection:
+            found = _pieces_of(connection, log, places)
+            free = [digest for _, digest in found if references.release(digest)]
+            return _kept_bytes(connection, log.day, free)
+
+    def erase(self, log: LogRow, places: Sequence[Place], references: References) -> int:
+        """Erase bodies of one log; return how many bytes that freed."""
+        with self._database.reading() as connection:
+            found = _pieces_of(connection, log, places)
+            outside = _outside(connection, log.day, [digest for _, digest in found])
+        if outside:
+            self._require_pieces().put(f"{ERASING}{log.day}", dict.fromkeys(outside, b""))
         with self._database.writing() as connection:
-            rows = [_log_row(row) for row in connection.execute(_kept_logs(day)).mappings()]
-            last = {row.id: _last_note(connection, row) for row in rows}
-            for row in rows:
-                _keep_hashes(connection, row)
-            digests = select(blobs.c.sha256).where(blobs.c.day == day, blobs.c.body.is_(None))
-            outside = list(connection.execute(digests).scalars())
-            _remove_day(connection, day)
-            for row in rows:
-                if last[row.id]:
-                    note = {"day": day, "log": row.id, "size": row.size, "note": last[row.id]}
-                    connection.execute(insert(checkpoints).values(note))
-                connection.execute(update(logs).where(logs.c.id == row.id).values(dropped_at=now))
-        self._remove_pieces(day, outside)
+            keep_writers_out(connection)
+            overwrite_what_goes(connection)
+            references.follow(connection)
+            _delete_bodies(connection, log, [place for place, _ in found])
+            free = [digest for _, digest in found if references.release(digest)]
+            freed = _kept_bytes(connection, log.day, free)
+            delete_blobs(connection, log.day, free)
+        return freed
 
-    def _remove_pieces(self, day: str, digests: Sequence[str]) -> None:
-        if self._pieces is not None and digests:
-            self._pieces.delete(day, digests)
+    def settle(self) -> None:
+        """In SQLite, see that what was erased is not in the write-ahead log any more, unless readers keep it there."""
+        if self._database.dialect == "sqlite":
+            with self._database.reading() as connection:
+                connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
 
+    def remove_day_pieces(self, day: str) -> None:
+        """Remove what the object store has of a day that was dropped."""
+        if self._pieces is not None:
+            for digests in self._pieces.digests(day):
+                self._pieces.delete(day, digests)
 
-def _conditions(wanted: Wanted) -> Iterator[ColumnElement[bool]]:
-    columns = ((calls.c.username, wanted.user), (calls.c.issuer, wanted.issuer), (calls.c.audit_id, wanted.call))
-    yield from (column == value for column, value in columns if value)
-    if wanted.since is not None:
-        yield calls.c.received_at >= timestamp(wanted.since)
-    if wanted.until is not None:
-        yield calls.c.received_at < timestamp(wanted.until)
-    if wanted.before_day:
-        yield bodies.c.day < wanted.before_day
+    def finish_pieces(self, now: datetime) -> None:
+        """Remove from the object store what rows were removed for, earlier or just now, as far as its day is over."""
+        if self._pieces is None:
+            return
+        stored = self._pieces.days()
+        by_day = {day: list(of_day) for day, of_day in groupby(self._logs(), key=lambda log: log.day)}
+        for name in stored:
+            its_logs = by_day.get(name.removeprefix(ERASING), [])
+            if not name.startswith(ERASING):
+                if its_logs and all(log.dropped_at for log in its_logs):
+                    self.remove_day_pieces(name)
+            elif name.removeprefix(ERASING) < first_written_day(now) and all(map(self._has_ended, its_logs)):
+                self._finish_erasing(name)
 
+    def _finish_erasing(self, marks: str) -> None:
+        """Remove the marked pieces that nothing refers to, then the marks."""
+        pieces, day = self._require_pieces(), marks.removeprefix(ERASING)
+        for digests in pieces.digests(marks):
+            with self._database.reading() as connection:
+                needed = set(_outside(connection, day, digests))
+            pieces.delete(day, [digest for digest in digests if digest not in needed])
+            pieces.delete(marks, digests)
 
-def _pairs(connection: Connection, query: Any) -> list[tuple[str, int]]:
-    return [(str(day), int(number or 0)) for day, number in connection.execute(query)]
+    def _logs(self) -> list[LogRow]:
+        """Every log, day by day."""
+        with self._database.reading() as connection:
+            query = select(logs).order_by(logs.c.day, logs.c.id)
+            return [LogRow(**row) for row in connection.execute(query).mappings()]
 
-
-def _bytes_by_day(day: Any, size: Any) -> Any:
-    return select(day, func.sum(size)).group_by(day)
-
-
-def _kept_logs(day: str) -> Any:
-    return select(logs).where(logs.c.day == day, logs.c.dropped_at.is_(None)).order_by(logs.c.id)
-
-
-def _latest_of_replicas(rows: Sequence[LogRow]) -> set[int]:
-    """The latest log of each replica: it may still be written, whatever it says."""
-    latest: dict[str, LogRow] = {}
-    for row in rows:
-        if row.replica not in latest or row.epoch > latest[row.replica].epoch:
-            latest[row.replica] = row
-    return {row.id for row in latest.values() if row.certificate}
-
-
-def _digests(connection: Connection, log: LogRow, places: Sequence[Sequence[str]]) -> list[str]:
-    found: set[str] = set()
-    for seq, slot in places:
-        query = select(bodies.c.sha256).where(
-            bodies.c.day == log.day, bodies.c.log == log.id, bodies.c.seq == int(seq), bodies.c.slot == slot
+    def _has_ended(self, log: LogRow) -> bool:
+        """Whether nobody writes it any more: it was closed or dropped, its replica is gone, or another log goes on."""
+        if log.closed_at is not None or log.dropped_at is not None or log.replica in self._gone:
+            return True
+        query = (
+            select(records.c.leaf)
+            .join(logs, (logs.c.day == records.c.day) & (logs.c.id == records.c.log))
+            .where(logs.c.replica == log.replica, logs.c.epoch > log.epoch, records.c.seq == 0)
         )
-        found.update(connection.execute(query).scalars())
-    return sorted(found)
+        with self._database.reading() as connection:
+            return any(is_pinned_by(log, decode(bytes(leaf))) for leaf in connection.execute(query).scalars())
+
+    def _bodies_of(self, log: LogRow, call: str) -> Iterator[StoredBody]:
+        of_record = (records.c.day == bodies.c.day) & (records.c.log == bodies.c.log) & (records.c.seq == bodies.c.seq)
+        of_log: list[ColumnElement[bool]] = [bodies.c.day == log.day, bodies.c.log == log.id, bodies.c.seq < log.size]
+        if call:
+            of_log += [records.c.call_id >= call, records.c.call_id < call + "\x7f"]
+        last: tuple[int, str] | None = (-1, "")
+        while last is not None:
+            query = (
+                select(bodies.c.seq, bodies.c.slot, records.c.call_id)
+                .distinct()
+                .join(records, of_record)
+                .where(*of_log, tuple_(bodies.c.seq, bodies.c.slot) > last)
+                .order_by(bodies.c.seq, bodies.c.slot)
+                .limit(PAGE)
+            )
+            with self._database.reading() as connection:
+                page = connection.execute(query).all()
+                rows = _find_calls(connection, log.day, {row.call_id for row in page})
+            for row in page:
+                if row.call_id in rows:
+                    yield StoredBody(log, Place(row.seq, Slot(row.slot)), rows[row.call_id])
+            last = (page[-1].seq, page[-1].slot) if len(page) == PAGE else None
+
+    def _require_pieces(self) -> Pieces:
+        if self._pieces is None:
+            raise ConfigurationError("payloads are in an object store; set audit.payloads as the gateway has it.")
+        return self._pieces
 
 
-def _remove_unused(connection: Connection, day: str, digests: Sequence[str]) -> list[str]:
-    """Remove those pieces that no body of the day refers to; return the ones that are in the object store."""
-    is_used = exists().where(bodies.c.day == blobs.c.day, bodies.c.sha256 == blobs.c.sha256)
-    outside: list[str] = []
-    for some in batched(digests, 500):
-        unused = (blobs.c.day == day, blobs.c.sha256.in_(some), ~is_used)
-        outside += connection.execute(select(blobs.c.sha256).where(*unused, blobs.c.body.is_(None))).scalars()
-        connection.execute(delete(blobs).where(*unused))
-    return outside
+def keep_writers_out(connection: Connection) -> None:
+    """Let nobody add bodies and pieces until the transaction ends; in SQLite it does so by itself."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("LOCK TABLE ONLY bodies, ONLY blobs IN SHARE ROW EXCLUSIVE MODE"))
 
 
-def _last_note(connection: Connection, row: LogRow) -> str:
-    query = select(checkpoints.c.note).where(
-        checkpoints.c.day == row.day, checkpoints.c.log == row.id, checkpoints.c.size == row.size
+def overwrite_what_goes(connection: Connection) -> None:
+    """In SQLite, have what is deleted overwritten: it would be read out of the file for long.
+
+    Postgres overwrites it when it vacuums the table.
+    """
+    if connection.dialect.name == "sqlite":
+        connection.execute(text("PRAGMA secure_delete=ON"))
+
+
+def delete_blobs(connection: Connection, day: str, digests: Iterable[str]) -> None:
+    """Delete rows of pieces."""
+    for some in batched(digests, PAGE):
+        connection.execute(delete(blobs).where(blobs.c.day == day, blobs.c.sha256.in_(some)))
+
+
+def _busy() -> Conflict:
+    return Conflict("another command that erases from this record is under way; wait for its end")
+
+
+def _partition_bytes(connection: Connection, day: str) -> int:
+    """What the day's partitions take; 0 where it has none."""
+    if connection.dialect.name != "postgresql":
+        return 0
+    sizes = "SELECT coalesce(sum(pg_total_relation_size(to_regclass(name))), 0)"
+    query = text(f"{sizes} FROM unnest(CAST(:names AS text[])) AS name")
+    return int(connection.execute(query, {"names": [partition_name(table, day) for table in DAILY]}).scalar_one())
+
+
+def _row_bytes(connection: Connection, day: str) -> int:
+    content: dict[str, Any] = {"records": records.c.leaf, "blobs": blobs.c.body}
+    total = 0
+    for table in (records, checkpoints, bodies, blobs, calls):
+        length = func.coalesce(func.sum(func.length(content.get(table.name, literal("")))), 0)
+        query = select(func.count(), length).select_from(table).where(table.c.day == day)
+        number, stored = connection.execute(query).one()
+        total += number * ROW_BYTES[table.name] + stored
+    return int(total)
+
+
+def _pieces_of(connection: Connection, log: LogRow, places: Sequence[Place]) -> list[tuple[Place, str]]:
+    """The pieces of bodies, each with the body that refers to it."""
+    meant = set(places)
+    found: list[tuple[Place, str]] = []
+    for some in batched(sorted({place.seq for place in places}), PAGE):
+        here = (bodies.c.day == log.day, bodies.c.log == log.id, bodies.c.seq.in_(some))
+        for seq, slot, digest in connection.execute(select(bodies.c.seq, bodies.c.slot, bodies.c.sha256).where(*here)):
+            if (place := Place(seq, Slot(slot))) in meant:
+                found.append((place, digest))
+    return found
+
+
+def _delete_bodies(connection: Connection, log: LogRow, places: Iterable[Place]) -> None:
+    one = delete(bodies).where(
+        bodies.c.day == log.day,
+        bodies.c.log == log.id,
+        bodies.c.seq == bindparam("at_seq"),
+        bodies.c.slot == bindparam("at_slot"),
     )
-    return str(connection.execute(query).scalar() or "")
+    rows = [{"at_seq": place.seq, "at_slot": place.slot.value} for place in dict.fromkeys(places)]
+    if rows:
+        connection.execute(one, rows)
 
 
-def _keep_hashes(connection: Connection, row: LogRow) -> None:
-    query = select(records.c.leaf).where(records.c.day == row.day, records.c.log == row.id).order_by(records.c.seq)
-    leaves = connection.execute(query, execution_options={"yield_per": 1000}).scalars()
-    tree = Frontier()
-    for first, some in enumerate(batched(map(hash_leaf, map(bytes, leaves)), HASHES_A_ROW)):
-        for leaf_hash in some:
-            tree.add(leaf_hash)
-        connection.execute(insert(leaf_hashes).values(log=row.id, first=first * HASHES_A_ROW, hashes=b"".join(some)))
-    if (tree.size, tree.root().hex()) != (row.size, row.root):
-        raise Conflict(
-            f"the log {row.origin} is not what it is said to be, so it is not dropped; run `holdfast audit verify`"
-        )
+def _outside(connection: Connection, day: str, digests: Iterable[str]) -> list[str]:
+    """Those of these pieces that the object store has for a row."""
+    return [
+        digest
+        for some in batched(digests, PAGE)
+        for digest in connection.execute(
+            select(blobs.c.sha256).where(blobs.c.day == day, blobs.c.sha256.in_(some), blobs.c.body.is_(None))
+        ).scalars()
+    ]
 
 
-def _remove_day(connection: Connection, day: str) -> None:
-    for name in DAILY:
-        table = metadata.tables[name]
-        if connection.dialect.name == "postgresql":
-            connection.execute(text(f"DROP TABLE IF EXISTS {partition_name(name, day)}"))
-        connection.execute(delete(table).where(table.c.day == day))
+def _kept_bytes(connection: Connection, day: str, digests: Iterable[str]) -> int:
+    """What these pieces take; of those in the object store, what they take uncompressed."""
+    size = func.coalesce(func.sum(func.coalesce(func.length(blobs.c.body), blobs.c.size)), 0)
+    return sum(
+        int(connection.execute(select(size).where(blobs.c.day == day, blobs.c.sha256.in_(some))).scalar_one())
+        for some in batched(digests, PAGE)
+    )
 
 
-def _log_row(row: Any) -> LogRow:
-    return LogRow(**row)
+def _find_calls(connection: Connection, day: str, audit_ids: set[str]) -> Mapping[str, CallRow]:
+    """The rows of calls that have records on a day. Most arrived on it; in Postgres other days are other tables."""
+    query = select(*(calls.c[name] for name in CallRow.__struct_fields__))
+    found: dict[str, CallRow] = {}
+    for here in ([calls.c.day == day], []):
+        missing = audit_ids - found.keys()
+        if missing:
+            rows = connection.execute(query.where(calls.c.audit_id.in_(missing), *here)).mappings()
+            found.update((row["audit_id"], CallRow(**row)) for row in rows)
+    for audit_id in audit_ids - found.keys():
+        row = _derive_call(connection, audit_id)
+        if row is not None:
+            found[audit_id] = row
+    return found
+
+
+def _derive_call(connection: Connection, audit_id: str) -> CallRow | None:
+    """The row of a call that has none any more, since the day on which it arrived was dropped."""
+    query: Any = (
+        select(records.c.leaf)
+        .where(records.c.call_id == audit_id, records.c.kind != Kind.CHUNK.value)
+        .order_by(records.c.log.desc(), records.c.seq.desc())
+    )
+    rows = (call_row(decode(bytes(leaf)).record) for leaf in connection.execute(query).scalars())
+    return next((row for row in rows if row is not None), None)

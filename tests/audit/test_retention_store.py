@@ -1,0 +1,716 @@
+"""Days dropped and bodies erased: on record first, every proof holds, and whatever breaks off can be gone on with."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import text
+
+from audit.entries import entry, new_id, open_test_ledger, record, request
+from holdfast.audit.anchors.evidence import read_evidence
+from holdfast.audit.anchors.file import append_note
+from holdfast.audit.checkpoint import open_checkpoint
+from holdfast.audit.erasing import Eraser
+from holdfast.audit.keys import MAINTENANCE, KeyFolder, parse_certificate
+from holdfast.audit.objects import ObjectPieces, open_pieces
+from holdfast.audit.payload import Body, Slot
+from holdfast.audit.record import Caller, Entry, Kind, Timing, decode, timestamp
+from holdfast.audit.retention import Place, Wanted, Why, plan_days
+from holdfast.audit.sequence import Clock
+from holdfast.audit.store import AuditStore, LedgerStore, LogRow, dropping
+from holdfast.audit.store.dropping import DayDropper
+from holdfast.audit.store.export import export_lines
+from holdfast.audit.store.retention import ERASING, RetentionStore
+from holdfast.audit.tree import HASH_BYTES, LeafHash, root_of
+from holdfast.audit.verify import Anchoring, Class, verify_lines
+from holdfast.database import Database
+from holdfast.errors import ConfigurationError, Conflict, HoldfastError, Unavailable
+from holdfast.settings import Payloads, Retention
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from holdfast.audit.ledger import Ledger
+    from holdfast.audit.record import Redaction
+    from holdfast.audit.verify import Report
+
+NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
+REPLICAS = ("gw", "gw.console", f"gw{MAINTENANCE}")
+OLD, YESTERDAY, TODAY = "2026-03-08", "2026-03-09", "2026-03-10"
+SHARED = b"the same for both"
+LARGE = b"".join(bytes([number % 251]) * 3 for number in range(500))
+"""Too long for the database, where there is an object store."""
+
+
+class Killed(Exception):
+    """Somebody pulled the plug."""
+
+
+class Site:
+    """Three days of a gateway and what is erased from them, by commands that come one after another."""
+
+    def __init__(self, folder: Path, database: Database) -> None:
+        self.folder, self.database = folder, database
+        self.anchors = folder / "anchors"
+        self.anchors.mkdir()
+        self.pieces: ObjectPieces | None = None
+        self.keys = KeyFolder(folder / "audit-keys")
+        self.keys.folder.mkdir()
+        root = self.keys.make_root("test", Ed25519PrivateKey.generate())
+        start = NOW - timedelta(days=20)
+        self.keys.make_epoch_key(root, "test", REPLICAS, Ed25519PrivateKey.generate(), start)
+        self.now = NOW
+        self.command: Ledger | None = None
+
+    def clock(self) -> Clock:
+        """A clock that the site sets, a microsecond later each time."""
+        self.now += timedelta(microseconds=1)
+        return Clock(timestamp(self.now), int(self.now.timestamp() * 1_000_000))
+
+    def open(self, role: str = "") -> Ledger:
+        """The log of the gateway, or of a command."""
+        return open_test_ledger(
+            self.folder, self.database, role=role, clock=self.clock, pieces=self.pieces, remembers=not role
+        )
+
+    def write_days(self, *days: int) -> None:
+        """On days that many before now: calls of alice and bob, some of their bodies the same."""
+        self.now = NOW - timedelta(days=days[0])
+        ledger = self.open()
+        for number in days:
+            self.now = NOW - timedelta(days=number)
+            for name in ("alice", "bob"):
+                self.call(ledger, name, b"%s %d" % (name.encode(), number))
+                self.call(ledger, name, SHARED)
+                self.call(ledger, name, LARGE)
+        ledger.close("the test is over" if days[-1] else "")
+
+    def call(self, ledger: Ledger, user: str, body: bytes, received: datetime | None = None) -> str:
+        """One call of a user, with a body each way."""
+        at = timestamp(received or self.now)
+        told = record(new_id(), identity=Caller("https://issuer", user), timing=Timing(at, 1500))
+        slots = ((Slot.REQUEST, b"asked: " + body), (Slot.RESPONSE, body))
+        salted = tuple(Body(slot, content, "text/plain", f"{user:<16}".encode()) for slot, content in slots)
+        ledger.write([Entry(msgspec.structs.replace(told, at=at), salted)])
+        return told.call
+
+    @property
+    def store(self) -> RetentionStore:
+        return RetentionStore(self.database, self.pieces)
+
+    def eraser(self) -> Eraser:
+        """What a new command erases with."""
+        return Eraser(
+            self.store,
+            DayDropper(self.database, has_pieces=self.pieces is not None),
+            self.begin_command,
+            "carol",
+            lambda: self.now,
+        )
+
+    def begin_command(self) -> Ledger:
+        """The log of the command that erases now."""
+        self.command = self.open(MAINTENANCE)
+        return self.command
+
+    def end_command(self) -> None:
+        """Close that log, if the command had anything to record."""
+        if self.command is not None:
+            self.command.close("the command is over")
+            self.command = None
+
+    def drop(self, max_age_days: int = 1) -> list[str]:
+        """Drop what is too old, by a command of its own."""
+        eraser, dropped = self.eraser(), []
+        for plan in plan_days(self.store.days(), Retention(max_age_days=max_age_days), 0, self.store.size_of, self.now):
+            if not plan.day.unended:
+                for _ in eraser.drop_day(plan):
+                    pass
+                dropped.append(plan.day.day)
+        self.end_command()
+        return dropped
+
+    def erase(self, reason: str = "she asked", **wanted: str) -> int:
+        """Erase bodies, by a command of its own; return how many."""
+        why = Why(reason)
+        found = ((body, why) for body in self.store.bodies(Wanted(**wanted)))  # type: ignore[arg-type]
+        number = sum(erased.bodies for erased in self.eraser().erase(found))
+        self.end_command()
+        return number
+
+    def finish(self) -> None:
+        """What the next command does first."""
+        for _ in self.eraser().finish_earlier():
+            pass
+
+    def execute(self, statement: str, **values: object) -> list[tuple[object, ...]]:
+        with self.database.writing() as connection:
+            result = connection.execute(text(statement), values)
+            return [tuple(row) for row in result] if result.returns_rows else []
+
+    def count(self, table: str, day: str = "") -> int:
+        """Rows of a table, of one day or of all."""
+        where = "WHERE day = :day" if day else ""
+        ((number,),) = self.execute(f"SELECT count(*) FROM {table} {where}", **({"day": day} if day else {}))  # noqa: S608
+        return int(str(number))
+
+    def logs(self, day: str = "") -> list[LogRow]:
+        return [log for log in LedgerStore(self.database).all_logs() if not day or log.day == day]
+
+    def redactions(self) -> list[Redaction]:
+        """All that is on record as erased."""
+        store = LedgerStore(self.database)
+        logs = (log for log in self.logs() if log.replica.endswith(MAINTENANCE))
+        told = (decode(leaf).record.redact for log in logs for leaf in store.leaves(log))
+        return [redact for redact in told if redact is not None]
+
+    def bodies(self) -> dict[str, set[bytes]]:
+        """What is told of each user's calls."""
+        told: dict[str, set[bytes]] = {}
+        for story in AuditStore(self.database, self.pieces).iter_calls():
+            told.setdefault(story.call.username, set()).update(story.payloads.values())
+        return told
+
+    def anchor(self) -> None:
+        """Keep the last checkpoint of every log outside the database."""
+        for log in self.logs():
+            append_note(self.anchors / "file.notes", LedgerStore(self.database).latest_note(log))
+
+    def verify(self) -> Report:
+        """The auditor's verdict."""
+        lines = export_lines(self.database, "test", timestamp(self.now), pieces=self.pieces)
+        return verify_lines(lines, self.keys.root_verifier(), Anchoring(tuple(read_evidence(self.anchors))))
+
+    def verdict(self) -> Class:
+        """The same in one word, as if everything were anchored; what is worse than an erasure fails, with its name."""
+        report = self.verify()
+        worse = {found.code.name: found.what for found in report.findings if found.code.grade is Class.ALTERED}
+        assert not worse
+        return report.verdict(frozenset({Class.UNANCHORED}))
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    sqlite = f"sqlite:///{tmp_path / 'audit.db'}"
+    opened = Database.open(sqlite if request.param == "sqlite" else request.getfixturevalue("postgres_url"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path, database: Database) -> Site:
+    site = Site(tmp_path, database)
+    site.write_days(2, 1, 0)
+    return site
+
+
+@pytest.fixture
+def outside(tmp_path: Path, database: Database) -> Iterator[Site]:
+    """The same with an object store beside the database."""
+    site = Site(tmp_path, database)
+    site.pieces = open_pieces(Payloads(folder=tmp_path / "pieces", inline_bytes=10), 5)
+    assert site.pieces is not None
+    site.write_days(2, 1, 0)
+    yield site
+    site.pieces.close()
+
+
+@pytest.fixture(params=[1, 3, 4, 5])
+def small_steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dropping, "RECORDS_A_STEP", request.param)
+    monkeypatch.setattr(dropping, "HASHES_A_ROW", 4)
+
+
+def pieces_of(site: Site, day: str) -> set[str]:
+    assert site.pieces is not None
+    return {digest for page in site.pieces.digests(day) for digest in page}
+
+
+# -- days --------------------------------------------------------------------------------------------------------
+
+
+def test_the_site_is_whole_before_anything_goes(site: Site) -> None:
+    assert site.verdict() is Class.INTACT
+    assert [(day.day, len(day.unended)) for day in site.store.days()] == [(OLD, 0), (YESTERDAY, 0), (TODAY, 1)]
+
+
+def test_a_day_is_dropped_but_for_its_leaf_hashes_and_last_checkpoint(site: Site) -> None:
+    (log,) = site.logs(OLD)
+    kept = {table: site.count(table, YESTERDAY) for table in ("records", "bodies", "blobs", "calls", "checkpoints")}
+    assert site.drop() == [OLD]
+    for table in ("records", "bodies", "blobs", "calls"):
+        assert site.count(table, OLD) == 0
+    assert {table: site.count(table, YESTERDAY) for table in kept} == kept
+    ((size, note),) = site.execute("SELECT size, note FROM checkpoints WHERE day = :day", day=OLD)
+    certificate = parse_certificate(log.certificate, site.keys.root_verifier())
+    signed = open_checkpoint(str(note), certificate.verifier_for(log.origin))
+    assert (size, signed.size, signed.root.hex()) == (log.size, log.size, log.root)
+    assert root_of(leaf_hashes(site, log)) == signed.root
+    (dropped,) = site.logs(OLD)
+    assert (dropped.size, dropped.root, bool(dropped.dropped_at)) == (log.size, log.root, True)
+    assert [(told.log.log, told.rule, told.requested_by, told.payloads) for told in site.redactions()] == [
+        (log.origin, "maxAgeDays", "carol", ())
+    ]
+    assert site.verdict() is Class.REDACTED
+
+
+def leaf_hashes(site: Site, log: LogRow) -> list[LeafHash]:
+    rows = site.execute("SELECT first, hashes FROM leaf_hashes WHERE log = :log ORDER BY first", log=log.id)
+    hashes: list[LeafHash] = []
+    for first, kept in rows:
+        assert first == len(hashes)
+        raw = bytes(kept)  # type: ignore[call-overload]
+        hashes += [LeafHash(raw[at : at + HASH_BYTES]) for at in range(0, len(raw), HASH_BYTES)]
+    return hashes
+
+
+def test_an_anchored_record_is_redacted_and_nothing_worse(site: Site) -> None:
+    site.anchor()
+    site.drop()
+    site.erase(user="alice")
+    site.anchor()
+    report = site.verify()
+    assert report.verdict() is Class.REDACTED
+    assert set(report.counts) == {"log-dropped", "payload-erased"}
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_a_day_is_dropped_step_by_step_and_every_step_is_sound(site: Site) -> None:
+    (log,) = site.logs(OLD)
+    (plan,) = plan_days(site.store.days(), Retention(max_age_days=1), 0, site.store.size_of, NOW)
+    records = 0
+    for number in site.eraser().drop_day(plan):
+        records += number
+        assert site.verdict() is Class.REDACTED
+    assert records == log.size
+    assert root_of(leaf_hashes(site, log)).hex() == log.root
+    assert site.count("records", OLD) == site.count("blobs", OLD) == 0
+
+
+@pytest.mark.usefixtures("small_steps")
+@pytest.mark.parametrize("steps", range(4))
+def test_a_day_that_was_left_half_way_is_gone_on_with(site: Site, steps: int) -> None:
+    (log,) = site.logs(OLD)
+    (plan,) = plan_days(site.store.days(), Retention(max_age_days=1), 0, site.store.size_of, NOW)
+    removing = site.eraser().drop_day(plan)
+    for _ in range(steps):
+        next(removing, None)
+    removing.close()  # type: ignore[attr-defined]
+    assert site.verdict() is (Class.REDACTED if steps else Class.INTACT)
+    site.finish()
+    site.drop()
+    assert site.count("records", OLD) == site.count("bodies", OLD) == site.count("blobs", OLD) == 0
+    assert site.count("checkpoints", OLD) == 1
+    assert root_of(leaf_hashes(site, log)).hex() == log.root
+    assert site.verdict() is Class.REDACTED
+
+
+STEPS: list[tuple[type, str]] = [
+    (DayDropper, "check"),
+    (Eraser, "_record"),
+    (DayDropper, "drop"),
+    (DayDropper, "_remove_rows"),
+    (RetentionStore, "remove_day_pieces"),
+]
+
+
+@pytest.mark.parametrize(("place", "step"), STEPS, ids=lambda step: getattr(step, "__name__", step))
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_drop_that_breaks_off_at_any_step_is_honest_and_ends_well(
+    outside: Site, monkeypatch: pytest.MonkeyPatch, place: type, step: str, when: str
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(place, step, breaking(getattr(place, step), when))
+        with suppress(Killed):
+            outside.drop()
+    assert outside.verdict() in {Class.INTACT, Class.REDACTED}
+    gone = outside.count("records", OLD) == 0
+    assert not gone or outside.redactions()
+    outside.finish()
+    outside.drop()
+    outside.finish()
+    for table in ("records", "bodies", "blobs", "calls"):
+        assert outside.count(table, OLD) == 0
+    assert not pieces_of(outside, OLD)
+    assert outside.pieces is not None
+    assert outside.pieces.days() == [YESTERDAY, TODAY]
+    assert outside.verdict() is Class.REDACTED
+
+
+def breaking(step: Callable[..., object], when: str) -> Callable[..., object]:
+    """A step that is broken off before it began, or when it was done."""
+
+    def run(*arguments: object, **options: object) -> object:
+        if when == "after":
+            result = step(*arguments, **options)
+            list(result) if hasattr(result, "__next__") else None  # type: ignore[call-overload]
+        raise Killed
+
+    return run
+
+
+def test_a_day_with_a_call_that_spans_midnight_goes_on_both_sides(site: Site) -> None:
+    site.now = NOW + timedelta(days=1)
+    ledger = site.open()
+    call = new_id()
+    late = datetime(2026, 3, 11, 23, 59, 59, tzinfo=UTC)
+    timing = Timing(timestamp(late), 1500)
+    site.now = late
+    ledger.write([Entry(record(call, Kind.INTENT, timing=timing), request(b"asked before midnight"))])
+    site.now = late + timedelta(seconds=2)
+    ledger.write([entry(b"answered after it", call=call, timing=timing)])
+    site.now = datetime(2026, 3, 13, 12, tzinfo=UTC)
+    ledger.beat()
+    ledger.close("the test is over")
+    assert site.drop(max_age_days=1) == [OLD, YESTERDAY, TODAY, "2026-03-11"]
+    assert site.verdict() is Class.REDACTED
+    assert site.erase(user="alice") == 1  # although its call is not listed any more
+    assert site.verdict() is Class.REDACTED
+    site.now += timedelta(days=1)
+    assert "2026-03-12" in site.drop(max_age_days=1)
+    assert site.count("calls") == 0
+    assert site.verdict() is Class.REDACTED
+
+
+def test_a_call_that_ends_after_its_day_was_dropped_goes_with_the_day_on_which_it_ended(site: Site) -> None:
+    site.drop()
+    ledger = site.open()
+    site.call(ledger, "alice", b"after a long time", received=NOW - timedelta(days=2))
+    ledger.close("the test is over")
+    assert site.verdict() is Class.REDACTED
+    site.now = NOW + timedelta(days=2)
+    assert site.drop() == [YESTERDAY, TODAY]
+    assert site.count("calls") == 0
+    assert site.verdict() is Class.REDACTED
+
+
+def test_what_was_dropped_stays_on_record_when_the_record_of_it_is_dropped(site: Site) -> None:
+    ledger = site.open()
+    for days in range(6):
+        site.now = NOW + timedelta(days=days)
+        site.call(ledger, "alice", b"%d" % days)
+        site.erase(user="alice")
+        site.drop()
+        assert site.verdict() is Class.REDACTED
+    ledger.close()
+    assert len([log for log in site.logs() if log.dropped_at and log.replica.endswith(MAINTENANCE)]) >= 4
+
+
+def test_a_log_that_was_tampered_with_is_not_dropped(site: Site) -> None:
+    site.execute("DELETE FROM records WHERE day = :day AND seq = 2", day=OLD)
+    with pytest.raises(Conflict, match="is not what was signed"):
+        site.drop()
+    assert site.count("records", OLD) > 0
+    assert not site.redactions()
+
+
+def test_a_log_without_its_last_checkpoint_is_not_dropped(site: Site) -> None:
+    site.execute("DELETE FROM checkpoints WHERE day = :day AND size > 3", day=OLD)
+    with pytest.raises(Conflict, match="is not what was signed"):
+        site.drop()
+    assert not site.redactions()
+
+
+def test_a_log_that_is_still_written_is_not_dropped(site: Site) -> None:
+    later = NOW + timedelta(days=3)
+    believed_gone = RetentionStore(site.database, gone=["gw"])
+    *_, plan = plan_days(believed_gone.days(), Retention(max_age_days=1), 0, believed_gone.size_of, later)
+    ledger = site.open()
+    site.call(ledger, "alice", b"still here")
+    ledger.close()
+    dropping_it = DayDropper(site.database).drop(TODAY, plan.day.logs, timestamp(later))
+    with pytest.raises(Conflict, match="has changed meanwhile"):
+        list(dropping_it)
+    assert site.count("records", TODAY) > 0
+    assert site.verdict() is Class.INTACT
+    site.now = later
+    assert site.drop() == [OLD, YESTERDAY]
+
+
+def test_a_log_that_was_never_closed_blocks_until_another_goes_on_or_its_gateway_is_gone(site: Site) -> None:
+    later = NOW + timedelta(days=3)
+    plans = partial(plan_days, settings=Retention(max_age_days=1), used=0, size_of=lambda _: 0, now=later)
+    assert [bool(plan.day.unended) for plan in plans(site.store.days())] == [False, False, True]
+    gone = RetentionStore(site.database, gone=["gw"])
+    assert [bool(plan.day.unended) for plan in plans(gone.days())] == [False, False, False]
+    site.now = later
+    site.open().close()
+    assert [bool(plan.day.unended) for plan in plans(site.store.days())] == [False, False, False]
+
+
+def test_a_gateway_that_starts_after_its_last_log_was_dropped_goes_on(site: Site) -> None:
+    site.now = NOW + timedelta(days=1)
+    site.open().close("the test is over")
+    site.now = NOW + timedelta(days=3)
+    site.drop()
+    ledger = site.open()
+    assert ledger.row.epoch == 5
+    first = decode(next(LedgerStore(site.database).leaves(ledger.row))).record
+    assert first.start is not None
+    assert first.start.previous_log == "holdfast/test/gw/4"
+    ledger.close()
+    assert site.verdict() is Class.REDACTED
+
+
+def test_in_postgres_the_partitions_of_a_day_are_gone(site: Site) -> None:
+    if site.database.dialect != "postgresql":
+        return
+    site.drop()
+    query = "SELECT to_regclass(:name) IS NULL"
+    for table in ("records", "checkpoints", "bodies", "blobs", "calls"):
+        assert site.execute(query, name=f"{table}_20260308") == [(True,)]
+        assert site.execute(query, name=f"{table}_20260309") == [(False,)]
+
+
+def test_in_postgres_a_drop_does_not_wait_for_readers_that_stay(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    if site.database.dialect != "postgresql":
+        return
+    monkeypatch.setattr(dropping, "LOCK_TIMEOUT_MS", 50)
+    monkeypatch.setattr(dropping, "LOCK_TRIES", 2)
+    monkeypatch.setattr(dropping, "LOCK_PAUSE_SECONDS", 0.0)
+    with site.database.reading() as reader:
+        reader.execute(text("SELECT * FROM records LIMIT 1")).all()
+        with pytest.raises(Unavailable, match="somebody reads the record all the time"):
+            site.drop()
+        ledger = site.open()
+        ledger.write([entry(b"and no gateway waits for it")])
+        ledger.close()
+    assert site.verdict() is Class.INTACT
+    assert site.drop() == [OLD]
+
+
+# -- bodies ------------------------------------------------------------------------------------------------------
+
+
+def test_one_persons_bodies_and_salts_go_and_what_others_share_stays(site: Site) -> None:
+    before = [story.call for story in AuditStore(site.database).iter_calls()]
+    bobs = site.bodies()["bob"]
+    assert site.erase(user="alice") == 18
+    assert [story.call for story in AuditStore(site.database).iter_calls()] == before
+    assert site.bodies() == {"alice": set(), "bob": bobs}
+    assert {bytes(salt).strip() for (salt,) in site.execute("SELECT salt FROM bodies")} == {b"bob"}  # type: ignore[call-overload]
+    assert site.count("blobs") == site.count("bodies") == 18
+    told = site.redactions()
+    assert [(redact.log.log, len(redact.payloads), redact.reason) for redact in told] == [
+        (log.origin, 6, "she asked") for log in site.logs() if log.replica == "gw"
+    ]
+    report = site.verify()
+    assert report.counts["payload-erased"] == 18
+    assert site.verdict() is Class.REDACTED
+
+
+def test_what_was_erased_is_not_erased_again(site: Site) -> None:
+    assert site.erase(user="alice") == 18
+    assert site.erase(user="alice") == 0
+    assert len(site.redactions()) == 3
+
+
+def test_one_call_is_erased_by_the_beginning_of_its_id(site: Site) -> None:
+    ledger = site.open()
+    call = site.call(ledger, "alice", b"this one")
+    ledger.close()
+    assert site.store.resolve_call(call[:13]) == [call]
+    assert site.store.resolve_call("none") == []
+    assert len(site.store.resolve_call("")) == 2
+    assert site.erase(call=call[:13]) == 2
+    assert b"this one" not in site.bodies()["alice"]
+    assert site.verdict() is Class.REDACTED
+
+
+@pytest.mark.parametrize("page", [1, 2, 500])
+def test_bodies_are_found_page_by_page(site: Site, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
+    monkeypatch.setattr("holdfast.audit.store.retention.PAGE", page)
+    places = [(body.log.id, str(body.place), body.call.username) for body in site.store.bodies(Wanted())]
+    assert len(places) == len(set(places)) == 36
+    assert places == sorted(places, key=lambda place: (place[0], int(place[1].partition("/")[0]), place[1]))
+
+
+def test_bodies_of_many_records_are_recorded_some_at_a_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.audit.erasing.PLACES_A_RECORD", 4)
+    assert site.erase(user="alice") == 18
+    assert [len(redact.payloads) for redact in site.redactions()] == [4, 2] * 3
+    assert site.verdict() is Class.REDACTED
+
+
+def test_a_piece_that_a_writer_refers_to_meanwhile_stays(site: Site) -> None:
+    store = site.store
+    found = [body for body in store.bodies(Wanted(user="alice")) if body.log.day == TODAY]
+    references = store.references(TODAY)
+    ledger = site.open()
+    site.call(ledger, "carol", b"alice 0")
+    ledger.close()
+    store.erase(found[0].log, [body.place for body in found], references)
+    assert b"alice 0" in site.bodies()["carol"]
+    assert site.verify().counts["blob-altered"] == 0
+
+
+def test_a_writer_is_kept_out_while_pieces_are_removed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer comes when it was decided that nobody needs the piece; it must wait, and keep its own."""
+    ledger = site.open()
+    writer = threading.Thread(target=lambda: site.call(ledger, "carol", b"alice 0"))
+    original = RetentionStore.erase.__globals__["delete_blobs"]
+
+    def with_a_writer(*arguments: object) -> None:
+        writer.start()
+        writer.join(0.3)
+        original(*arguments)
+
+    monkeypatch.setitem(RetentionStore.erase.__globals__, "delete_blobs", with_a_writer)
+    store = site.store
+    found = [body for body in store.bodies(Wanted(user="alice")) if body.log.day == TODAY]
+    store.erase(found[0].log, [body.place for body in found], store.references(TODAY))
+    writer.join()
+    ledger.close()
+    assert b"alice 0" in site.bodies()["carol"]
+
+
+@pytest.mark.parametrize("step", ["_record", "_erase_places"])
+def test_nothing_is_erased_before_it_is_on_record(site: Site, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(Eraser, step, breaking(getattr(Eraser, step), "before"))
+        with pytest.raises(Killed):
+            site.erase(user="alice")
+    assert site.verdict() is Class.INTACT
+    with monkeypatch.context() as patched:
+        patched.setattr(RetentionStore, "erase", breaking(RetentionStore.erase, "before"))
+        with pytest.raises(Killed):
+            site.erase(user="alice")
+    assert site.redactions()
+    assert site.verdict() is Class.INTACT
+    assert site.erase(user="alice") == 18
+    assert site.verdict() is Class.REDACTED
+
+
+def test_what_cannot_be_recorded_is_not_erased(site: Site) -> None:
+    with pytest.raises(HoldfastError, match="cannot be encoded"):
+        site.erase(reason="\udc80", user="alice")
+    assert site.verdict() is Class.INTACT
+
+
+def test_what_is_erased_or_dropped_without_a_record_is_an_alteration(site: Site) -> None:
+    (log,) = site.logs(YESTERDAY)
+    first = next(body for body in site.store.bodies(Wanted()) if body.log == log)
+    site.store.erase(log, [first.place], site.store.references(YESTERDAY))
+    report = site.verify()
+    assert (set(report.counts) - {"no-anchor"}, report.verdict()) == ({"payload-missing"}, Class.ALTERED)
+    for _ in DayDropper(site.database).drop(OLD, site.logs(OLD), timestamp(NOW)):
+        pass
+    assert site.verify().counts["dropped-unrecorded"] == 1
+
+
+def test_what_is_measured_is_what_is_freed(site: Site) -> None:
+    store = site.store
+    found = [body for body in store.bodies(Wanted(user="alice")) if body.log.day == OLD]
+    places = [body.place for body in found]
+    measured = store.measure(found[0].log, places, store.references(OLD))
+    assert measured == len(b"alice 2") + len(b"asked: alice 2")
+    assert store.erase(found[0].log, places, store.references(OLD)) == measured
+    (old, *_) = store.days()
+    assert store.size_of(old) > 5000
+    used = store.used_bytes()
+    site.drop()
+    assert store.used_bytes() < used or site.database.dialect == "sqlite"
+
+
+# -- the object store --------------------------------------------------------------------------------------------
+
+
+def test_pieces_in_the_object_store_go_with_the_day(outside: Site) -> None:
+    assert outside.pieces is not None
+    outside.pieces.put(OLD, {"ab" * 32: b"left by a transaction that failed"})
+    assert len(pieces_of(outside, OLD)) > 2
+    outside.drop()
+    assert outside.pieces.days() == [YESTERDAY, TODAY]
+    assert outside.verdict() is Class.REDACTED
+
+
+def test_erased_pieces_leave_the_object_store_once_their_day_is_over(outside: Site) -> None:
+    before = {day: pieces_of(outside, day) for day in (YESTERDAY, TODAY)}
+    assert outside.erase(user="alice") == 18
+    assert outside.pieces is not None
+    assert outside.pieces.days() == [OLD, YESTERDAY, TODAY, f"{ERASING}{TODAY}"]
+    assert pieces_of(outside, YESTERDAY) < before[YESTERDAY]
+    assert pieces_of(outside, TODAY) == before[TODAY]
+    assert outside.verdict() is Class.REDACTED
+    ledger = outside.open()
+    outside.call(ledger, "carol", b"alice 0")  # which is kept again
+    ledger.close("the test is over")
+    outside.now = NOW + timedelta(days=2)
+    outside.finish()
+    assert outside.pieces.days() == [OLD, YESTERDAY, TODAY]
+    assert (
+        len(before[TODAY]) - len(pieces_of(outside, TODAY))
+        == len(before[YESTERDAY]) - len(pieces_of(outside, YESTERDAY)) - 1
+    )
+    assert outside.bodies()["carol"] == {b"alice 0", b"asked: alice 0"}
+    assert outside.verdict() is Class.REDACTED
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", ["finish_pieces", "_finish_erasing", "erase"])
+def test_an_erasure_that_breaks_off_is_gone_on_with(
+    outside: Site, monkeypatch: pytest.MonkeyPatch, step: str, when: str
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(RetentionStore, step, breaking(getattr(RetentionStore, step), when))
+        with pytest.raises(Killed):
+            outside.erase(user="alice")
+    assert outside.verdict() in {Class.INTACT, Class.REDACTED}
+    outside.finish()
+    outside.erase(user="alice")
+    assert outside.pieces is not None
+    assert outside.pieces.days() == [OLD, YESTERDAY, TODAY, f"{ERASING}{TODAY}"]
+    for day in (OLD, YESTERDAY):
+        rows = outside.execute("SELECT sha256 FROM blobs WHERE day = :day AND body IS NULL", day=day)
+        assert pieces_of(outside, day) == {str(digest) for (digest,) in rows}
+    assert outside.verdict() is Class.REDACTED
+
+
+def test_pieces_in_an_object_store_that_is_not_there_are_not_erased(outside: Site) -> None:
+    pieces, outside.pieces = outside.pieces, None
+    with pytest.raises(ConfigurationError, match=r"set audit\.payloads"):
+        outside.erase(user="alice")
+    with pytest.raises(ConfigurationError, match=r"set audit\.payloads"):
+        outside.drop()
+    outside.pieces = pieces
+    assert outside.verdict() is Class.INTACT
+    assert not [told for told in outside.redactions() if not told.payloads]
+
+
+# -- the rest ----------------------------------------------------------------------------------------------------
+
+
+def test_one_command_erases_at_a_time(site: Site) -> None:
+    lock = site.folder / "lock"
+    with site.store.alone(lock), pytest.raises(Conflict, match="another command"), site.store.alone(lock):
+        pass
+    with site.store.alone(lock):
+        pass
+
+
+def test_in_sqlite_what_was_erased_is_not_in_the_file(site: Site) -> None:
+    if site.database.dialect != "sqlite":
+        return
+    secret, gone_with_its_day = b"asked: alice 1", b"asked: bob 2"
+    assert {secret, gone_with_its_day} <= found_in_files(site, secret, gone_with_its_day)
+    site.erase(user="alice")
+    site.drop()
+    assert not found_in_files(site, secret, gone_with_its_day)
+
+
+def found_in_files(site: Site, *contents: bytes) -> set[bytes]:
+    """Which of them the database's files hold anywhere."""
+    files = b"".join((site.folder / f"audit.db{name}").read_bytes() for name in ("", "-wal"))
+    return {content for content in contents if content in files}
+
+
+def test_places_are_written_as_records_name_them() -> None:
+    assert str(Place(7, Slot.REQUEST)) == "7/request"
