@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from holdfast.audit.export import Line
     from holdfast.audit.verify import Report
 
+KINDS = dict.fromkeys(export.TABLES, "table")
 NOW = "2026-01-01T00:00:00.000000Z"
 
 
@@ -178,7 +179,7 @@ def test_another_program_reads_and_verifies_an_export(site: Site) -> None:
     assert (other.header["format"], other.header["cluster"], other.header["exportedAt"]) == (FORMAT, "test", NOW)
     assert set(other.header["tables"].values()) == {"table"}
     assert {table: other.rows[table] for table in other.counts} == other.counts
-    assert set(other.counts) == {table.name for table in TABLES}
+    assert set(other.counts) == {table.name for table in TABLES} == set(export.TABLES)
     for number, leaves in other.leaves.items():
         tree = aics_tlog.MerkleTree(leaves)
         assert (tree.size, tree.root().hex()) == (other.logs[number]["size"], other.logs[number]["root"])
@@ -284,7 +285,8 @@ def test_lines_that_were_cut_are_refused(intact: Site, file: bytes) -> None:
         zstd.compress(b'{"line":"header"}\n'),
         zstd.compress(b'{"line":"unknown"}\n'),
         zstd.compress(b'{"line":"end","rows":{}}\n'),
-        zstd.compress(msgspec.json.encode(Header("holdfast/export/2", "test", NOW, {}, True)) + b"\n"),
+        zstd.compress(msgspec.json.encode(Header("holdfast/export/2", "test", NOW, KINDS, True)) + b"\n"),
+        zstd.compress(msgspec.json.encode(Header(FORMAT, "test", NOW, {"records": "table"}, True)) + b"\n"),
         zstd.compress(b"\xff\n"),
         zstd.compress(b"[" * 100_000 + b"\n"),
     ],
@@ -292,6 +294,15 @@ def test_lines_that_were_cut_are_refused(intact: Site, file: bytes) -> None:
 def test_other_files_are_refused(other: bytes, intact: Site) -> None:
     with pytest.raises(ConfigurationError):
         verified(other, intact)
+
+
+def test_an_end_that_does_not_speak_of_every_table_is_refused(intact: Site, file: bytes) -> None:
+    lines = lines_of(file)
+    for table in export.TABLES:
+        rows = json.loads(lines[-2])["rows"]
+        del rows[table]
+        with pytest.raises(ConfigurationError, match="does not speak of every table"):
+            verified(compressed([*lines[:-2], msgspec.json.encode(EndLine(rows)), b""]), intact)
 
 
 def test_something_after_the_end_is_refused(intact: Site, file: bytes) -> None:
@@ -345,7 +356,7 @@ def test_a_changed_byte_of_a_line_is_never_a_crash(data: st.DataObject) -> None:
 def sample() -> list[bytes]:
     """The lines of a small export, without a key that anybody pins."""
     lines: list[Line] = [
-        Header(FORMAT, "test", NOW, {"records": "table"}, True),
+        Header(FORMAT, "test", NOW, KINDS, True),
         export.LogLine(1, "holdfast/test/gw/1", "gw", 1, "2026-01-01", "", 1, "00" * 32, NOW),
         export.ContentLine(1),
         export.CheckpointLine(1, "holdfast/test/gw/1\n1\n\n"),
@@ -360,7 +371,7 @@ def sample() -> list[bytes]:
         RecordLine(1, ("2026-01-01", "", "outcome", NOW), b"{}", "str", call_elsewhere=(1, 0, True)),
         export.CallerLine("00" * 16, '{"issuer":"i","username":"u"}', (("a", "b"),)),
         BlobLine("2026-01-01", "00" * 32, 1, "zstd", zstd.compress(b"x")),
-        EndLine({"records": 2}),
+        EndLine(dict.fromkeys(export.TABLES, 2)),
     ]
     stream = io.BytesIO()
     write_export(lines, stream)

@@ -51,7 +51,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 FORMAT = "holdfast/export/1"
-RECORD_COLUMNS = ("day", "call_id", "kind", "at")
+TABLES = (
+    "logs",
+    "leaf_hashes",
+    "records",
+    "checkpoints",
+    "bodies",
+    "blobs",
+    "calls",
+    "callers",
+    "caller_claims",
+)
+"""What the header and the last line speak of, each of them."""
+
 LONGEST_LINE = 256 << 20
 """A body from before bodies were cut into pieces is one blob."""
 

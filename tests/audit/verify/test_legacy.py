@@ -55,7 +55,7 @@ def test_records_cut_off_a_pinned_log(migrated: Site) -> None:
     assert "truncated" in codes(migrated.verify())
 
 
-@pytest.mark.parametrize("change", ["replica = 'gw'", "opened_at = day", "closed_at = NULL"])
+@pytest.mark.parametrize("change", ["replica = 'gw'", "certificate = 'x'", "opened_at = day", "closed_at = NULL"])
 def test_an_edited_column_of_an_unsigned_log(migrated: Site, change: str) -> None:
     assert migrated.execute(f"UPDATE logs SET {change} WHERE replica = 'legacy'") == 1  # noqa: S608
     assert codes(migrated.verify()) == {"log-altered"}

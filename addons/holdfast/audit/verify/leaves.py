@@ -189,9 +189,10 @@ class LogCheck:
 
     def _check_legacy_description(self) -> None:
         day = self.origin.removeprefix(LEGACY)
-        expected = ("legacy", day, f"{day}T00:00:00.000000Z", f"{day}T23:59:59.999999Z")
-        if (self.line.replica, self.line.day, self.line.opened_at, self.line.closed_at) != expected:
-            self.tell(found.LOG_ALTERED, f"it is said to be of {self.line.day}, and not as such a log is described")
+        expected = ("legacy", "", day, f"{day}T00:00:00.000000Z", f"{day}T23:59:59.999999Z")
+        line = self.line
+        if (line.replica, line.certificate, line.day, line.opened_at, line.closed_at) != expected:
+            self.tell(found.LOG_ALTERED, f"it is said to be of {line.day}, and not as such a log is described")
 
     def _check_signed_description(self) -> None:
         line = self.line

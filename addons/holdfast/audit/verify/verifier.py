@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.audit.export import (
     FORMAT,
+    TABLES,
     BlobLine,
     CallerLine,
     CheckpointLine,
@@ -81,7 +82,7 @@ def verify_lines(lines: Iterable[Line], root: Verifier, anchoring: Anchoring) ->
 def _after_header(lines: Iterable[Line], state: _State) -> Iterator[Line]:
     iterator = iter(lines)
     header = next(iterator, None)
-    if not isinstance(header, Header) or header.format != FORMAT:
+    if not isinstance(header, Header) or header.format != FORMAT or set(header.tables) != set(TABLES):
         raise ConfigurationError(f"this is not an export of the format {FORMAT}.")
     for table, kind in header.tables.items():
         if kind != "table":
@@ -183,6 +184,8 @@ def _end(line: EndLine, state: _State) -> None:
 
 def _check_counts(line: EndLine, state: _State) -> None:
     """Rows that belong to nothing were not exported with anything, and show here."""
+    if set(line.rows) != set(TABLES):
+        raise ConfigurationError("the end of the export does not speak of every table.")
     for table, rows in sorted(line.rows.items()):
         found_rows = state.shared.rows[table]
         if rows != found_rows and (table != "blobs" or state.with_payloads):
