@@ -1,20 +1,27 @@
-"""`holdfast audit prove | verify-proof` over a small record written through a ledger."""
+"""`holdfast audit export --ledger | verify | prove | verify-proof` over a small record written through a ledger."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
+from audit.entries import entry, record
 from console.world import World, make_world
+from holdfast.audit.anchors.file import append_note
+from holdfast.audit.note import KeyName, Signer
+from holdfast.audit.record import Entry, Kind
 from holdfast.cli import app
 from replay.stories import allowed_call, held_call
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from click.testing import Result
 
 runner = CliRunner()
@@ -28,6 +35,16 @@ def world(tmp_path: Path) -> World:
     return world
 
 
+@pytest.fixture
+def anchors(world: World) -> Path:
+    """What was kept outside of that record."""
+    folder = world.folder / "anchors"
+    folder.mkdir()
+    for note in world.ledger.latest_notes:
+        append_note(folder / "file.notes", note)
+    return folder
+
+
 def run(world: World, *arguments: str, text: str | None = None) -> Result:
     """Run a command that has settings."""
     return runner.invoke(app, ["audit", *arguments, "--config", str(world.folder / "holdfast.yaml")], input=text)
@@ -36,6 +53,140 @@ def run(world: World, *arguments: str, text: str | None = None) -> Result:
 def root(world: World) -> str:
     """The file that the auditor has."""
     return str(world.folder / "audit-keys-other" / "root.pub")
+
+
+def verify(world: World, *arguments: str) -> Result:
+    """Verify the database as its auditor, who has the key of its root."""
+    return run(world, "verify", "--root", root(world), *arguments)
+
+
+def export(world: World) -> Path:
+    """Write an export."""
+    file = world.folder / "record.export"
+    assert run(world, "export", "--ledger", str(file)).exit_code == 0
+    return file
+
+
+def verify_file(file: Path, *arguments: str, content: bytes | None = None) -> Result:
+    """Verify an export where there are no settings."""
+    return runner.invoke(app, ["audit", "verify", str(file), *arguments], input=content)
+
+
+def test_the_database_is_verified(world: World, anchors: Path) -> None:
+    verified = verify(world, "--anchors", str(anchors))
+    assert verified.exit_code == 0
+    assert "holdfast/test/other/1  6        6         open" in verified.stdout
+    assert verified.stdout.splitlines()[-1].startswith("INTACT: 6 records in 1 logs, 3 checkpoints, ")
+
+
+def test_an_export_is_verified_without_settings(world: World, anchors: Path) -> None:
+    file = export(world)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert [left.name for left in world.folder.iterdir() if left.name.startswith(".record")] == []
+    verified = verify_file(file, "--root", root(world), "--anchors", str(anchors))
+    assert (verified.exit_code, "INTACT" in verified.stdout) == (0, True)
+
+
+def test_an_export_goes_through_a_pipe(world: World, anchors: Path) -> None:
+    settings = str(world.folder / "holdfast.yaml")
+    export = [sys.executable, "-m", "holdfast.cli", "audit", "export", "--ledger", "-", "--config", settings]
+    written = subprocess.run(export, check=True, capture_output=True)
+    command = ["audit", "verify", "-", "--root", root(world), "--anchors", str(anchors)]
+    verified = runner.invoke(app, command, input=written.stdout)
+    assert (verified.exit_code, "INTACT" in verified.stdout) == (0, True)
+
+
+@pytest.mark.parametrize("option", ["--no-payloads", "--payloads"])
+def test_payloads_may_be_left_out_and_that_is_told(world: World, anchors: Path, option: str) -> None:
+    file = world.folder / "record.export"
+    run(world, "export", "--ledger", str(file), option)
+    verified = verify_file(file, "--root", root(world), "--anchors", str(anchors))
+    assert verified.exit_code == (15 if option == "--no-payloads" else 0)
+    assert ("payloads-left-out" in verified.stdout) == (option == "--no-payloads")
+
+
+def test_an_export_that_fails_leaves_what_was_there(world: World) -> None:
+    file = export(world)
+    before = file.read_bytes()
+    world.database.close()
+    (world.folder / "state" / "audit.db").write_bytes(b"no database")
+    assert run(world, "export", "--ledger", str(file)).exit_code == 2
+    assert file.read_bytes() == before
+    assert [left.name for left in world.folder.iterdir() if left.name.startswith(".record")] == []
+
+
+ALTER = "UPDATE calls SET username = 'mallory'"
+
+
+def test_the_gravest_finding_is_the_exit_code(world: World, anchors: Path) -> None:
+    world.ledger.write([Entry(record(kind=Kind.INTENT))])
+    assert verify(world).exit_code == 11
+    assert verify(world, "--anchors", str(anchors)).exit_code == 11
+    append_note(anchors / "file.notes", world.ledger.latest_notes[-1])
+    assert verify(world, "--anchors", str(anchors)).exit_code == 14
+    with world.database.writing() as connection:
+        connection.exec_driver_sql(ALTER)
+    altered = verify(world, "--anchors", str(anchors))
+    assert altered.exit_code == 10
+    assert "call-altered" in altered.stdout
+    assert altered.stdout.splitlines()[-1].startswith("ALTERED: 7 records")
+
+
+def test_some_classes_can_be_accepted_but_are_told(world: World, anchors: Path) -> None:
+    world.ledger.write([Entry(record(kind=Kind.INTENT))])
+    told = verify(world, "--anchors", str(anchors), "--accept", "unanchored, incomplete")
+    assert (told.exit_code, "tail-unanchored" in told.stdout, "INTACT" in told.stdout) == (0, True, True)
+    assert verify(world, "--anchors", str(anchors), "--accept", "incomplete").exit_code == 11
+    refused = verify(world, "--accept", "altered")
+    assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
+
+
+def test_a_tail_may_be_tolerated(world: World, anchors: Path) -> None:
+    world.ledger.write([entry()])
+    assert verify(world, "--anchors", str(anchors)).exit_code == 11
+    assert verify(world, "--anchors", str(anchors), "--tolerate-tail", "10m").exit_code == 0
+
+
+def test_programs_read_the_report(world: World) -> None:
+    told = json.loads(verify(world, "-o", "json").stdout)
+    assert told == YAML(typ="safe").load(verify(world, "-o", "yaml").stdout)
+    assert (told["verdict"], told["exitCode"], told["records"]) == ("UNANCHORED", 11, 6)
+    assert told["findings"] == [
+        {"class": "UNANCHORED", "code": "no-anchor", "log": "holdfast/test/other/1", "seq": None, "what": "6 records"}
+    ]
+
+
+def test_the_gateway_s_own_root_is_believed_where_none_is_given(world: World) -> None:
+    """Only the settings say where it is; here it is not the root of the record."""
+    keys = world.settings.key_folder
+    keys.mkdir(parents=True)
+    stranger = Signer(KeyName("root"), Ed25519PrivateKey.generate())
+    (keys / "root.pub").write_text(f"{stranger.verifier}\n")
+    assert run(world, "verify").exit_code == 10
+    assert str(stranger.verifier) in run(world, "verify").stdout
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no export", b"\x28\xb5\x2f\xfd", b"\x00" * 1000], ids=["empty", "text", "magic", "nulls"]
+)
+def test_what_is_no_export_is_one_sentence(world: World, content: bytes) -> None:
+    result = verify_file(Path("-"), "--root", root(world), content=content)
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+
+
+@pytest.mark.parametrize("option", ["--anchors", "--witness", "--root", "--tsa-ca"])
+def test_a_missing_file_is_one_sentence(world: World, option: str) -> None:
+    result = verify_file(export(world), "--root", root(world), option, "missing")
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert "missing" in result.stderr
+
+
+def test_what_a_record_says_cannot_command_the_terminal(world: World) -> None:
+    with world.database.writing() as connection:
+        connection.exec_driver_sql("UPDATE records SET at = char(27) || '[2J' WHERE seq = 2")
+    for output in ("table", "json", "yaml"):
+        told = verify(world, "-o", output)
+        assert (told.exit_code, "\x1b" in told.stdout) == (10, False)
 
 
 def test_a_proof_is_written_and_verified_without_settings(world: World) -> None:
