@@ -156,7 +156,7 @@ def ids(rows: list[CallRow]) -> list[str]:
     return [row.audit_id for row in rows]
 
 
-@pytest.mark.parametrize(("few", "few_callers"), [(20_000, 500), (5, 1), (-1, 0)], ids=["led", "mixed", "walked"])
+@pytest.mark.parametrize(("few", "few_callers"), [(5_000, 500), (5, 1), (-1, 0)], ids=["led", "mixed", "walked"])
 def test_any_filter_and_any_two_find_what_they_mean(
     store: AuditStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, few: int, few_callers: int
 ) -> None:
@@ -218,7 +218,7 @@ def test_a_long_name_is_cut_in_the_column_and_found_whole(store: AuditStore, led
 
 
 class Explained:
-    """The database's plans for every statement that reads calls; `walks` are those that look for some in order."""
+    """The database's plans for statements that read calls; `walks` are those that go along an index, in its order."""
 
     def __init__(self, database: Database) -> None:
         self.plans: list[str] = []
@@ -232,11 +232,15 @@ class Explained:
         with closing(cursor.connection.cursor()) as explaining:
             explaining.execute(command + statement, parameters)
             self.plans.append("\n".join(str(row[-1]) for row in explaining.fetchall()))
-        if "ORDER BY" in statement:
+        if "ORDER BY" in statement and "MATERIALIZED" not in statement:
             self.walks.append(self.plans[-1])
 
+    def clear(self) -> None:
+        self.plans.clear()
+        self.walks.clear()
 
-@pytest.mark.parametrize("few", [20_000, -1], ids=["led", "walked"])
+
+@pytest.mark.parametrize("few", [5_000, -1], ids=["led", "walked"])
 def test_no_filter_reads_the_table_through_or_sorts_it(
     database: Database, store: AuditStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
@@ -249,9 +253,10 @@ def test_no_filter_reads_the_table_through_or_sorts_it(
             for line in plan.splitlines():
                 assert not ("SCAN calls" in line and "calls_by_time" not in line), f"{name}:\n{plan}"
                 assert "Seq Scan on calls" not in line, f"{name}:\n{plan}"
-            gathers = few > 0 and filters.claims
-            assert gathers or ("TEMP B-TREE" not in plan and "Sort  (" not in plan), f"{name}:\n{plan}"
-        explained.plans.clear()
+        for plan in explained.walks:
+            assert "TEMP B-TREE" not in plan, f"{name}:\n{plan}"
+            assert "Sort  (" not in plan, f"{name}:\n{plan}"
+        explained.clear()
 
 
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
@@ -260,7 +265,7 @@ def test_days_behind_a_full_page_are_left_alone(database: Database, store: Audit
     explained = Explained(database)
     assert len(store.list_calls(Filters(verb="create"), limit=5)) == 5
     assert set(re.findall(r"on (calls_\w+)", "".join(explained.walks))) == {"calls_other"}
-    explained.walks.clear()
+    explained.clear()
     store.list_calls(Filters(verb="create", until=NOON + timedelta(days=1)))
     assert set(re.findall(r"on (calls_\w+)", "".join(explained.walks))) == {"calls_20260301", "calls_20260302"}
 

@@ -6,10 +6,10 @@ Where one of the wishes alone leaves only few calls, its own index is shorter; w
 them, up to `FEW`. In SQLite an index whose order is not that of time costs the writer a page of the file for almost
 every record, so there only callers have one, and what is rare by nature; in Postgres users and names have one too.
 
-In Postgres the walk goes day by day, so that the partitions behind a full page are left alone. Its planner guesses
-how soon an index meets what is looked for, and guesses wrong for wishes that exclude each other; so it is told what it
-may use (https://www.postgresql.org/docs/current/runtime-config-query.html), for the one transaction: on a walk only an
-index that has every column, which leaves it one.
+In Postgres the walk goes day by day, so that the partitions behind a full page are left alone. Planners guess how soon
+a walk meets what it looks for, and guess wrong for wishes that exclude each other. So Postgres is told, for the one
+transaction, that it may only walk (https://www.postgresql.org/docs/current/runtime-config-query.html); and where few
+calls are to be gathered, this is done before they are put in order.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     Conditions = tuple[ColumnElement[bool], ...]
 
-FEW = 20_000
+FEW = 5_000
 """So many calls are looked up one by one without being noticed."""
 
 FEW_CALLERS = 500
@@ -55,10 +55,11 @@ Position = tuple[str, str]
 
 PAGE = 500
 
+_KEY = (calls.c.day, calls.c.received_at, calls.c.audit_id)
 _TUNING = text(
     "SELECT set_config('jit', 'off', true), set_config('plan_cache_mode', 'force_custom_plan', true), "
-    "set_config('enable_seqscan', 'off', true), set_config('enable_indexscan', :led, true), "
-    "set_config('enable_bitmapscan', :led, true), set_config('enable_sort', :led, true)"
+    "set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', :gathers, true), "
+    "set_config('enable_sort', :gathers, true)"
 )
 
 
@@ -129,10 +130,14 @@ class _Span:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A part of all calls to look through, and the wish that leads through it by its own index, if one does."""
+    """A part of all calls to look through, and the wish that leads through it by its own index, if one does.
+
+    What it leads to is gathered first, unless the index has it in order and there is nothing else to ask.
+    """
 
     conditions: Conditions
-    leading: _Wish | None
+    leading: _Wish | None = None
+    gathers: bool = False
 
 
 class CallSearch:
@@ -142,6 +147,7 @@ class CallSearch:
         self._connection = connection
         self._filters = filters
         self._is_partitioned = connection.dialect.name == "postgresql"
+        self._tuned: bool | None = None
         self._callers = self._find_callers() if filters.claims else None
         self._wishes = tuple(self._all_wishes())
 
@@ -171,14 +177,12 @@ class CallSearch:
         if self._callers == ():
             return
         days = tuple(span.days()) if self._is_partitioned else ()
-        whole = (*days, *span.conditions())
-        leading = self._choose(whole)
-        if leading is not None or not self._is_partitioned:
-            yield _Part(whole, leading)
+        whole = self._plan((*days, *span.conditions()))
+        if whole.leading is not None or not self._is_partitioned:
+            yield whole
             return
         for day in self._days(days, newest_first=span.newest_first):
-            conditions = (calls.c.day == day, *span.conditions())
-            yield _Part(conditions, self._choose(conditions))
+            yield self._plan((calls.c.day == day, *span.conditions()))
 
     def _days(self, within: Conditions, *, newest_first: bool) -> Iterator[str]:
         """Yield the days that have calls, the next one when those before were not enough."""
@@ -189,50 +193,53 @@ class CallSearch:
             further = calls.c.day < day if newest_first else calls.c.day > day
             day = self._connection.execute(nearest.where(further)).scalar()
 
-    def _choose(self, conditions: Conditions) -> _Wish | None:
-        """The wish whose own index is the shortest way through a part; None when the walk through all of it is."""
+    def _plan(self, conditions: Conditions) -> _Part:
+        """Choose the wish whose own index is the shortest way through a part; none when a walk through all of it is."""
         led = [wish for wish in self._wishes if wish.leading]
         if led and led[0].in_order and (len(self._wishes) == 1 or self._filters.hold):
-            return led[0]
+            return _Part(conditions, led[0])
         shortest, chosen = FEW + 1, None
         for wish in led:
             length = self._count((*conditions, *wish.leading), shortest)
             if length < shortest:
                 shortest, chosen = length, wish
-        return chosen
+        return _Part(conditions, chosen, gathers=chosen is not None)
 
     def _count(self, conditions: Conditions, limit: int) -> int:
         """Count calls, at most `limit`."""
-        self._tune(led=True)
+        self._tune(gathers=True)
         found = select(calls.c.audit_id).where(*conditions).limit(limit).subquery()
         return self._connection.execute(select(func.count()).select_from(found)).scalar_one()
 
     def _find(self, part: _Part, limit: int, *, newest_first: bool) -> Sequence[Row[str, str]]:
         """Return day and ID of the first calls of a part, without reading the calls themselves."""
-        self._tune(led=part.leading is not None)
+        self._tune(gathers=part.gathers)
         wishes = (wish.leading if wish is part.leading else (wish.condition,) for wish in self._wishes)
-        in_order = (calls.c.received_at, calls.c.audit_id)
-        query = (
-            select(calls.c.day, calls.c.audit_id)
-            .where(*part.conditions, *(condition for wish in wishes for condition in wish))
-            .order_by(*(column.desc() if newest_first else column.asc() for column in in_order))
-            .limit(limit)
-        )
-        return self._connection.execute(query).all()
+        meant = (*part.conditions, *(condition for wish in wishes for condition in wish))
+        source: Any = calls
+        if part.gathers:
+            source = select(*_KEY).where(*meant).cte("gathered").prefix_with("MATERIALIZED")
+            meant = ()
+        received_at, audit_id = source.c.received_at, source.c.audit_id
+        in_order = (column.desc() if newest_first else column.asc() for column in (received_at, audit_id))
+        return self._connection.execute(
+            select(source.c.day, audit_id).where(*meant).order_by(*in_order).limit(limit)
+        ).all()
 
     def _rows(self, keys: Sequence[Row[str, str]]) -> Iterator[CallRow]:
         """Yield the calls of these keys, in their order."""
-        self._tune(led=True)
+        self._tune(gathers=True)
         for day, group in groupby(keys, key=lambda key: key.day):
             for page in batched((key.audit_id for key in group), PAGE):
                 found = self._connection.execute(_select_rows(day, page)).mappings()
                 rows = {row["audit_id"]: CallRow(**row) for row in found}
                 yield from (rows[audit_id] for audit_id in page if audit_id in rows)
 
-    def _tune(self, *, led: bool) -> None:
-        """In Postgres, leave only the plans that are meant: led by an index of its own, or on a walk."""
-        if self._is_partitioned:
-            self._connection.execute(_TUNING, {"led": "on" if led else "off"})
+    def _tune(self, *, gathers: bool) -> None:
+        """In Postgres, leave only the plans that are meant: what was found is gathered, or an index is walked along."""
+        if self._is_partitioned and gathers is not self._tuned:
+            self._connection.execute(_TUNING, {"gathers": "on" if gathers else "off"})
+            self._tuned = gathers
 
     def _find_callers(self) -> tuple[str, ...]:
         """The callers that are meant; in SQLite, where many are looked up in their table, some of them."""
