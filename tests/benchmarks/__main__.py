@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import ledger, ledger_crash, ledger_growth, ledger_verify, parts
+from benchmarks import ledger, ledger_crash, ledger_growth, ledger_queries, ledger_verify, parts
 from benchmarks.databases import KINDS, Databases, open_databases
 from benchmarks.site import Site
 from testcluster.progress import Progress
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CLUSTER_PARTS = ("throughput", "latency", "holds", "calls", "large", "watch", "profile")
-LEDGER_PARTS = ("ledger-writing", "ledger-growth", "ledger-verify", "ledger-crash")
+LEDGER_PARTS = ("ledger-writing", "ledger-growth", "ledger-verify", "ledger-queries", "ledger-crash")
 PARTS = CLUSTER_PARTS + LEDGER_PARTS
 WRITING_RECORDS = 60_000
 
@@ -34,7 +34,7 @@ def main(
     ] = None,
     minutes: Annotated[float, typer.Option(help="How long the watch lasts.")] = 10,
     records: Annotated[
-        int, typer.Option(min=1000, help="How many records ledger-growth and ledger-verify write.")
+        int, typer.Option(min=1000, help="Over how many records ledger-growth, -verify and -queries go.")
     ] = 1_000_000,
     rounds: Annotated[int, typer.Option(min=1, help="How often ledger-crash kills the writer.")] = 200,
     database: Annotated[
@@ -57,6 +57,7 @@ def main(
       ledger-writing  records/s of 32 producers, an append and a commit, CPU a record
       ledger-growth   the last of very many records against the first ones, paired; bytes, CPU, commits
       ledger-verify   export and verification, with payloads and without
+      ledger-queries  lists of calls by every filter and pair of filters
       ledger-crash    kills at random moments: what was lost, what the verifier says
     """
     chosen = only or list(PARTS)
@@ -101,10 +102,16 @@ def _measure_ledger(part: str, kind: str, progress: Progress, records: int, roun
         "ledger-writing": lambda at: ledger.measure_writing(at, report, min(records, WRITING_RECORDS)),
         "ledger-growth": lambda at: ledger_growth.measure_growth(at, report, records),
         "ledger-verify": lambda at: ledger_verify.measure_verify(at, report, records),
+        "ledger-queries": lambda at: _measure_queries(at, report, records),
         "ledger-crash": lambda at: ledger_crash.measure_crash(at, report, rounds),
     }
     with open_databases(kind) as databases:
         return measures[part](databases)
+
+
+def _measure_queries(databases: Databases, report: Callable[[str], None], records: int) -> dict[str, float]:
+    with databases.make() as place:
+        return ledger_queries.measure_queries(records, place.url, report)
 
 
 def _measure(part: str, site: Site, progress: Progress, minutes: float, results: Path) -> dict[str, Any]:
