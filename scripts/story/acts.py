@@ -163,7 +163,7 @@ class Story:
         self.tell.act("6. The story, from the audit database")
         listed = self._holdfast("audit", "list", "--limit", "12")
         self.tell.expect("the record lists the story", listed.returncode == 0 and "namespaces" in listed.stdout)
-        held = self._holdfast_json("audit", "list", "--resource", "namespaces", "--verb", "delete", "-o", "json")
+        held = self._listed_calls("--resource", "namespaces", "--verb", "delete")
         first = next((call for call in held if call.get("name") == "demo-old"), None)
         self.tell.expect("the deleted namespace is in it", first is not None)
         if first is not None:
@@ -216,15 +216,15 @@ class Story:
             environment=self.stage.holdfast_environment(),
         )
 
-    def _holdfast_json(self, *arguments: str) -> list[dict[str, object]]:
+    def _listed_calls(self, *filters: str) -> list[dict[str, object]]:
         done = subprocess.run(
-            [sys.executable, "-m", "holdfast.cli", *arguments],
+            [sys.executable, "-m", "holdfast.cli", "audit", "list", "-o", "json", *filters],
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
             env=self.stage.holdfast_environment(),
         )
-        found: list[dict[str, object]] = json.loads(done.stdout or "[]")
+        found: list[dict[str, object]] = json.loads(done.stdout or '{"calls": []}')["calls"]
         return found
 
     def _phase(self, namespace: str) -> str:
