@@ -142,6 +142,8 @@ def test_many_processes_may_open_a_new_database_at_once(tmp_path: Path) -> None:
     ("url", "message"),
     [
         ("mysql://root:hunter2@db/audit", "'mysql' is not supported; expected sqlite:///PATH or postgresql:"),
+        ("postgresql:root:hunter2@db/audit", "'postgresql' is not supported"),
+        ("postgresql://root:hunter2@db:port/audit", "the port is no number; expected sqlite:///PATH or postgresql://"),
         ("audit.db", "'audit.db' is not supported"),
         ("sqlite://", "sqlite needs a file"),
         ("sqlite:///:memory:", "sqlite needs a file"),

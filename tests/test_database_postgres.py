@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import closing
+import threading
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -14,8 +15,8 @@ from audit.crashing import Acknowledged, find_losses
 from audit.entries import entry, open_test_ledger
 from holdfast.audit.receipt import Receipt
 from holdfast.audit.writer import AuditWriter
-from holdfast.database import Database
-from holdfast.errors import ConfigurationError, Unavailable
+from holdfast.database import MIGRATION_LOCK, Database
+from holdfast.errors import ConfigurationError, Internal, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,8 +36,8 @@ def ledger(postgres_url: str, tmp_path: Path) -> Iterator[Ledger]:
 
 
 def end_sessions(postgres: PostgresServer, database: str) -> None:
-    """End every session of a database, so that the next ones have its settings."""
-    postgres.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")  # noqa: S608
+    """End every session of a database, so that the next ones have its settings; returns when they are gone."""
+    postgres.execute(f"SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE datname = '{database}'")  # noqa: S608
 
 
 def direct(url: str) -> psycopg.Connection:
@@ -66,6 +67,75 @@ def test_a_wrong_password_is_one_sentence_without_it(postgres: PostgresServer) -
         Database.open(postgres.url(password="not-the-password"))
     assert "not-the-password" not in str(refused.value)
     assert str(refused.value).count("\n") == 0
+
+
+def test_a_password_among_the_parameters_is_not_told(postgres: PostgresServer) -> None:
+    bare = f"postgresql://127.0.0.1:{postgres.port}/nowhere?user=holdfast&password={postgres.password}"
+    with pytest.raises(ConfigurationError, match="no such role or database") as refused:
+        Database.open(bare)
+    assert postgres.password not in str(refused.value)
+
+
+def test_a_server_that_takes_no_writes_is_refused_at_the_start(postgres: PostgresServer, postgres_url: str) -> None:
+    name = postgres_url.rpartition("/")[2]
+    postgres.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    with pytest.raises(ConfigurationError, match="takes no writes"):
+        Database.open(postgres_url)
+
+
+def test_a_database_that_cannot_hold_every_character_is_refused(postgres: PostgresServer) -> None:
+    postgres.execute("CREATE DATABASE western ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    with pytest.raises(ConfigurationError, match="its encoding is LATIN1, expected UTF8"):
+        Database.open(postgres.url("western"))
+
+
+def test_reading_takes_as_long_as_it_takes(postgres: PostgresServer, postgres_url: str) -> None:
+    Database.open(postgres_url).close()
+    name = postgres_url.rpartition("/")[2]
+    postgres.execute(f"ALTER DATABASE {name} SET statement_timeout = 50")
+    with closing(Database.open_readonly(postgres_url)) as database, database.snapshot() as connection:
+        assert connection.execute(text("SELECT pg_sleep(0.2), 1")).one()[1] == 1
+
+
+def test_with_a_deadline_a_statement_ends_by_then(postgres_url: str) -> None:
+    with closing(Database.open(postgres_url, deadline_seconds=0.2)) as database:
+        with pytest.raises(Unavailable, match="did not answer in time"), database.reading() as connection:
+            connection.execute(text("SELECT pg_sleep(60)"))
+        with database.reading() as connection:
+            assert connection.execute(text("SELECT 1")).scalar() == 1
+
+
+def test_a_deadline_is_not_for_the_migration(postgres_url: str) -> None:
+    with closing(direct(postgres_url)) as other:
+        other.execute("SELECT pg_advisory_xact_lock(%s)", [MIGRATION_LOCK])
+        ending = threading.Timer(0.5, other.rollback)
+        ending.start()
+        Database.open(postgres_url, deadline_seconds=0.05).close()
+        ending.join()
+
+
+def test_when_every_connection_is_in_use_the_next_fails_in_time(postgres_url: str) -> None:
+    with closing(Database.open(postgres_url, deadline_seconds=0.1)) as database, ExitStack() as stack:
+        for _ in range(15):
+            stack.enter_context(database.reading())
+        with pytest.raises(Unavailable, match="every connection to it is in use"), database.reading():
+            pass
+
+
+def test_what_can_never_be_written_is_not_the_server_s_fault(postgres_url: str) -> None:
+    with closing(Database.open(postgres_url)) as database:
+        with pytest.raises(Internal, match="NUL"), database.writing() as connection:
+            connection.execute(text("INSERT INTO callers VALUES ('x', :caller)"), {"caller": "a\0b"})
+        long = "".join(chr(0x4E00 + number) for number in range(6000))
+        with pytest.raises(Internal, match="index row"), database.writing() as connection:
+            connection.execute(text("INSERT INTO caller_claims VALUES ('x', :value, 'y')"), {"value": long})
+
+
+def test_lost_connections_are_made_anew_without_a_failure(
+    ledger: Ledger, postgres: PostgresServer, postgres_url: str
+) -> None:
+    end_sessions(postgres, postgres_url.rpartition("/")[2])
+    assert isinstance(ledger.write([entry()])[0], Receipt)
 
 
 def test_a_table_that_another_session_locks_fails_the_commit_in_time(ledger: Ledger, postgres_url: str) -> None:

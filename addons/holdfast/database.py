@@ -2,9 +2,7 @@
 
 SQLite (the default) or Postgres, through SQLAlchemy Core. What is acknowledged must survive a power cut, so
 every SQLite connection runs in WAL mode with `synchronous=FULL` (https://www.sqlite.org/pragma.html) and is
-asked whether it really does; a file system that cannot do WAL is refused. Every Postgres connection has
-`synchronous_commit=on`, and a server that runs without `fsync` or `full_page_writes` is refused: with those off it
-loses what it acknowledged and still looks intact (https://www.postgresql.org/docs/current/wal-reliability.html).
+asked whether it really does; a file system that cannot do WAL is refused. What Postgres needs is in `postgres`.
 
 Writing transactions start with BEGIN IMMEDIATE: one that reads first and writes later would otherwise fail with
 SQLITE_BUSY_SNAPSHOT, without waiting, whenever another process wrote in between
@@ -38,19 +36,23 @@ from sqlalchemy import (
     make_url,
     text,
 )
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError
+from sqlalchemy.exc import TimeoutError as NoConnectionLeft
 
-from holdfast.errors import ConfigurationError, Unavailable
+from holdfast.errors import ConfigurationError, Internal, Unavailable
 from holdfast.migrations import HEAD, REVISIONS, VERSION_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
+    from sqlalchemy.pool import ConnectionPoolEntry
+
     Transaction = Callable[[], AbstractContextManager[Connection]]
 
 BUSY_TIMEOUT_MS = 5000
 IMMEDIATE = "holdfast_immediate"
+EXPECTED = "expected sqlite:///PATH or postgresql://USER@HOST/NAME."
 MIGRATION_LOCK = 0x686F6C64
 """Names the Postgres advisory lock under which the schema is changed (the letters `hold`)."""
 
@@ -80,24 +82,6 @@ _CAUSES = {
 }
 
 
-_STATES = {
-    "25006": "the server takes no writes (it is read-only, or a replica)",
-    "28P01": "the server does not accept the password",
-    "3D000": "the server has no such database",
-    "42501": "the role may not do that",
-    "53100": "the server's disk is full",
-    "53300": "the server has too many connections",
-    "55P03": "another session keeps it locked",
-    "57014": "the server did not answer in time",
-    "57P01": "the server is shutting down",
-    "57P03": "the server is starting",
-}
-"""SQLSTATE codes (https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
-
-_DURABLE = {"synchronous_commit": {"on", "remote_apply"}, "fsync": {"on"}, "full_page_writes": {"on"}}
-_CONNECT_SECONDS = 3
-
-
 class Moment(TypeDecorator[datetime]):
     """An aware datetime, kept as RFC 3339 text in UTC with microseconds, so that text order is time order."""
 
@@ -124,15 +108,18 @@ class Database:
         """Open the database at `url` for writing, make it if `create`, and migrate it to this version's schema.
 
         With a deadline, a statement that Postgres has not answered by then fails (SQLite waits `BUSY_TIMEOUT_MS` for
-        a lock, and for nothing else). Several processes may open one database at the same moment.
-        Raises ConfigurationError.
+        a lock, and for nothing else); a migration takes as long as it takes. Several processes may open one database
+        at the same moment. Raises ConfigurationError.
         """
         location = _parse(url)
         if location.get_backend_name() == "sqlite":
             _prepare_file(_path(location), create)
-        database = cls(_engine(location, read_only=False, deadline_seconds=deadline_seconds))
+        database = cls(_engine(location, read_only=False))
         database._check(location, database.writing, _migrate)
-        return database
+        if deadline_seconds is None:
+            return database
+        database.close()
+        return cls(_engine(location, read_only=False, deadline_seconds=deadline_seconds))
 
     @classmethod
     def open_readonly(cls, url: str) -> Database:
@@ -197,10 +184,11 @@ def explain(error: DBAPIError) -> str:
     code = getattr(error.orig, "sqlite_errorcode", None)
     if code is not None:
         return _CAUSES.get(code & 0xFF, str(error.orig))
-    state = getattr(error.orig, "sqlstate", None)
-    if state in _STATES:
-        return _STATES[state]
-    return str(error.orig).strip().partition("\n")[0].rstrip(".")
+    if error.orig is None or isinstance(error.orig, sqlite3.Error):
+        return str(error.orig)
+    from holdfast import postgres
+
+    return postgres.explain(error.orig)
 
 
 @contextmanager
@@ -208,26 +196,40 @@ def _unavailable(done: str) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        raise Unavailable(f"the audit database cannot be {done}: {explain(error)}") from error
+        failure = Internal if _is_refusal(error) else Unavailable
+        raise failure(f"the audit database cannot be {done}: {explain(error)}") from error
+    except NoConnectionLeft as error:
+        raise Unavailable(f"the audit database cannot be {done}: every connection to it is in use") from error
+
+
+def _is_refusal(error: DBAPIError) -> bool:
+    """Whether the database is well, and what it was to write can never be written."""
+    if error.orig is None or isinstance(error.orig, sqlite3.Error):
+        return isinstance(error.orig, sqlite3.DataError)
+    from holdfast import postgres
+
+    return postgres.is_refusal(error.orig)
 
 
 def _parse(url: str) -> URL:
     try:
         location = make_url(url)
     except ArgumentError as error:
-        raise ConfigurationError(f"database: {_expected(url.partition('://')[0])}") from error
+        raise ConfigurationError(f"database: {_not_supported(url.partition(':')[0])}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"database: the port is no number; {EXPECTED}") from error
     if location.drivername == "postgresql":
         return location.set(drivername="postgresql+psycopg")
     if location.drivername not in {"sqlite", "sqlite+pysqlite", "postgresql+psycopg"}:
-        raise ConfigurationError(f"database: {_expected(location.drivername)}")
+        raise ConfigurationError(f"database: {_not_supported(location.drivername)}")
     if location.get_backend_name() == "sqlite" and location.database in {None, "", ":memory:"}:
         raise ConfigurationError("database: sqlite needs a file; expected sqlite:////absolute/path/audit.db.")
     return location
 
 
-def _expected(scheme: str) -> str:
+def _not_supported(scheme: str) -> str:
     # The rest of the URL may hold a password.
-    return f"{scheme!r} is not supported; expected sqlite:///PATH or postgresql://USER@HOST/NAME."
+    return f"{scheme!r} is not supported; {EXPECTED}"
 
 
 def _path(location: URL) -> Path:
@@ -235,7 +237,10 @@ def _path(location: URL) -> Path:
 
 
 def _shown(location: URL) -> str:
-    return str(location.database) if location.get_backend_name() == "sqlite" else location.render_as_string()
+    """The location as messages tell it: without password, be it among the parameters."""
+    if location.get_backend_name() == "sqlite":
+        return str(location.database)
+    return location.set(drivername="postgresql", query={}).render_as_string()
 
 
 def _missing(path: Path) -> ConfigurationError:
@@ -291,51 +296,30 @@ def _engine(location: URL, *, read_only: bool, deadline_seconds: float | None = 
     if location.get_backend_name() == "sqlite":
         return _sqlite_engine(_path(location), read_only)
     try:
-        engine = create_engine(
-            location,
-            pool_pre_ping=True,
-            hide_parameters=True,
-            connect_args=_postgres_options(deadline_seconds),
-        )
+        return _postgres_engine(location, read_only, deadline_seconds)
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             "database: PostgreSQL needs the psycopg package; install Holdfast as `holdfast[postgres]`."
         ) from error
-    if read_only:
-        return engine.execution_options(postgresql_readonly=True)
-    event.listen(engine, "connect", lambda connection, _: _require_durability(connection))
-    return engine
 
 
-def _postgres_options(deadline_seconds: float | None) -> dict[str, Any]:
-    """What keeps a server that is gone, slow or locked from keeping us (libpq's connection parameters)."""
-    options: dict[str, Any] = {
-        "application_name": "holdfast",
-        "connect_timeout": _CONNECT_SECONDS,
-        "keepalives_idle": 5,
-        "keepalives_interval": 2,
-        "keepalives_count": 2,
-    }
-    if deadline_seconds is not None:
-        milliseconds = max(1, int(deadline_seconds * 1000))
-        limits = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
-        options["options"] = " ".join(f"-c {name}={milliseconds}" for name in limits)
-        options["tcp_user_timeout"] = milliseconds
-    return options
+def _postgres_engine(location: URL, read_only: bool, deadline_seconds: float | None) -> Engine:
+    from holdfast import postgres
 
+    def connect(dialect: Dialect, record: Any, arguments: list[Any], parameters: dict[str, Any]) -> Any:
+        return postgres.connect(parameters, deadline_seconds=deadline_seconds, is_durable=not read_only)
 
-def _require_durability(connection: Any) -> None:
-    """Make commits of this connection wait for the disk, and refuse a server that does not really do so."""
-    with connection.cursor() as cursor:
-        cursor.execute("SET synchronous_commit = on")
-        for name, accepted in _DURABLE.items():
-            found = cursor.execute(f"SHOW {name}").fetchone()[0]
-            if found not in accepted:
-                raise ConfigurationError(
-                    f"the audit database runs with {name}={found}, expected on: it would lose what is acknowledged; "
-                    "set it in postgresql.conf."
-                )
-    connection.commit()
+    def check(connection: Any, record: ConnectionPoolEntry, proxy: Any) -> None:
+        is_new = not record.info
+        record.info["used"] = True
+        if not is_new and postgres.is_disturbed(connection):
+            raise DisconnectionError
+
+    patience = {} if deadline_seconds is None else {"pool_timeout": deadline_seconds}
+    engine = create_engine(location, hide_parameters=True, **patience)
+    event.listen(engine, "do_connect", connect)
+    event.listen(engine, "checkout", check)
+    return engine.execution_options(postgresql_readonly=True) if read_only else engine
 
 
 def _sqlite_engine(path: Path, read_only: bool) -> Engine:
@@ -369,8 +353,7 @@ def _begin(connection: Connection) -> None:
 def _migrate(connection: Connection, shown: str) -> None:
     """Bring the schema to HEAD, inside the transaction that keeps every other process out meanwhile."""
     if connection.dialect.name == "postgresql":
-        connection.execute(text("SET LOCAL statement_timeout = 0"))
-        connection.execute(text("SET LOCAL lock_timeout = 0"))
+        _check_server(connection, shown)
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
     if _revision(connection, shown) == HEAD:
         return
@@ -381,6 +364,14 @@ def _migrate(connection: Connection, shown: str) -> None:
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", "holdfast:migrations")
     command.upgrade(config, "head")
+
+
+def _check_server(connection: Connection, shown: str) -> None:
+    encoding = connection.execute(text("SHOW server_encoding")).scalar()
+    if encoding != "UTF8":
+        raise ConfigurationError(f"{shown}: its encoding is {encoding}, expected UTF8; make one with ENCODING 'UTF8'.")
+    if connection.execute(text("SHOW transaction_read_only")).scalar() == "on":
+        raise ConfigurationError(f"{shown}: takes no writes (it is read-only, or a replica); name the one that does.")
 
 
 def _require_head(connection: Connection, shown: str) -> None:
