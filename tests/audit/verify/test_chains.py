@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,8 +13,10 @@ from audit.entries import entry, open_test_ledger, record
 from audit.tampering import Site, codes, places
 from holdfast.audit.anchors.file import append_note
 from holdfast.audit.checkpoint import Checkpoint, Origin, sign_checkpoint
+from holdfast.audit.ledger import read_clock
 from holdfast.audit.note import KeyName
-from holdfast.audit.record import Closing, Entry, Kind, Leaf, Record, decode, encode, encode_leaf
+from holdfast.audit.record import Closing, Entry, Kind, Leaf, Record, decode, encode, encode_leaf, timestamp
+from holdfast.audit.sequence import Clock
 from holdfast.audit.store import LedgerStore
 from holdfast.audit.tree import hash_leaf, root_of
 from holdfast.audit.verify import Class
@@ -234,6 +237,22 @@ def test_a_record_after_the_last_one(site: Site) -> None:
     closing = Record(kind=Kind.CLOSE, at="2026-03-01T12:00:00.000000Z", close=Closing("forged"))
     site.edit(log, seq, lambda told: closing)
     assert "chain-broken" in codes(site.verify())
+
+
+def test_a_clock_that_was_set_back_between_two_logs(site: Site) -> None:
+    site.ledgers["gw"].close("shut down")
+
+    def late() -> Clock:
+        now = read_clock()
+        return Clock(timestamp(datetime.fromisoformat(now.time) + timedelta(seconds=30)), now.mono)
+
+    ahead = open_test_ledger(site.folder, site.database, clock=late)
+    ahead.close("the clock is set")
+    open_test_ledger(site.folder, site.database)
+    site.anchor()
+    report = site.verify()
+    assert (codes(report), report.verdict()) == ({"clock-back"}, Class.CLOCK)
+    assert report.findings[0].log == "holdfast/test/gw/3"
 
 
 def test_a_site_writes_bodies(site: Site) -> None:

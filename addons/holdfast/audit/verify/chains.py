@@ -10,15 +10,18 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from holdfast.audit.verify import findings as found
+from holdfast.audit.verify.leaves import TOLERATED_STEP_SECONDS, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from holdfast.audit.verify.leaves import LogCheck
 
 
 def check_chains(logs: Iterable[LogCheck]) -> None:
     """Check how the signed logs of each replica hang together."""
+    logs = list(logs)
+    by_origin = {log.origin: log for log in logs}
     replicas: dict[str, list[LogCheck]] = defaultdict(list)
     for log in logs:
         if log.certificate is not None:
@@ -26,7 +29,7 @@ def check_chains(logs: Iterable[LogCheck]) -> None:
     for chain in replicas.values():
         chain.sort(key=_epoch)
         for place, log in enumerate(chain):
-            _check_beginning(log)
+            _check_beginning(log, by_origin)
             if place + 1 < len(chain):
                 _check_end(log, chain[place + 1 :])
 
@@ -35,7 +38,7 @@ def _epoch(log: LogCheck) -> int:
     return int(log.origin.rpartition("/")[2])
 
 
-def _check_beginning(log: LogCheck) -> None:
+def _check_beginning(log: LogCheck, by_origin: Mapping[str, LogCheck]) -> None:
     if not log.first_time:
         return
     before = log.goes_on_from
@@ -47,6 +50,15 @@ def _check_beginning(log: LogCheck) -> None:
     own = log.origin.rpartition("/")[0]
     if replica != own or not epoch.isdecimal() or int(epoch) >= _epoch(log):
         log.tell(found.CHAIN_BROKEN, f"it goes on from {before.log}, which is none of the logs before it", 0)
+    elif before.log in by_origin:
+        _check_time(log, by_origin[before.log].last_time)
+
+
+def _check_time(log: LogCheck, ended: str) -> None:
+    """The clock may not have gone back between two logs either."""
+    began, ended_at = seconds(log.first_time), seconds(ended)
+    if began is not None and ended_at is not None and ended_at - began > TOLERATED_STEP_SECONDS:
+        log.tell(found.CLOCK_BACK, f"its first record is of {log.first_time}, the log before ended at {ended}", 0)
 
 
 def _check_end(log: LogCheck, later: list[LogCheck]) -> None:

@@ -268,7 +268,7 @@ class LogCheck:
             self.anchored.time = leaf.time
         if self._validity is not None and not self._validity[0] <= leaf.time <= self._validity[1]:
             self.tell(found.CERTIFICATE_EXPIRED, f"the record is of {leaf.time}", leaf.seq)
-        wall = _seconds(leaf.time)
+        wall = seconds(leaf.time)
         if wall is None:
             self.tell(found.LEAF_SPELLING, f"{leaf.time!r} is no time", leaf.seq)
             return
@@ -382,9 +382,9 @@ def _validity(certificate: Certificate) -> tuple[str, str]:
 
 def _begins(day: str, opened_at: str, first_time: str) -> bool:
     """Whether a log of this day, opened then, may have its first record at this time."""
-    if _seconds(first_time) is None:
+    if seconds(first_time) is None:
         return True  # told already
-    if _seconds(opened_at) is None:
+    if seconds(opened_at) is None:
         return False
     earliest_day = timestamp(datetime.fromisoformat(first_time) - LATEST_START)[:10]
     return opened_at <= first_time and earliest_day <= day
@@ -416,7 +416,7 @@ def _find_wrong(line: RecordLine, row: CallRow, caller: str) -> list[str]:
     return sorted(name for name in expected.keys() | told.keys() if told.get(name) != expected.get(name))
 
 
-def _seconds(time: str) -> float | None:
+def seconds(time: str) -> float | None:
     """A leaf's time in Unix seconds; None when it is not spelt as `record.timestamp` spells it."""
     try:
         moment = datetime.fromisoformat(time)
