@@ -13,6 +13,7 @@ is a dropped log at every moment, and one that was left half-way is gone on with
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from itertools import batched
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from holdfast.database import Database
 
 HASHES_A_ROW = 4096
-PAGE = 1000
+PAGE = 500
 RECORDS_A_STEP = 500
 """How many records go in one transaction of SQLite."""
 
@@ -137,17 +138,18 @@ class DayDropper:
 
     def _remove_rows(self, day: str, its_logs: Sequence[LogRow]) -> Iterator[int]:
         """In SQLite: the day's list of calls first, then log after log from its beginning on."""
-        while self._remove_calls(day):
-            pass
+        removed = PAGE
+        while removed:
+            with _yielding():
+                removed = self._remove_calls(day)
         references = References(self._database, day)
         for log in its_logs:
             first = self._read_hashed(log)
             while first < log.size:
-                began = time.monotonic()
-                removed = self._remove_step(log, first, references)
+                with _yielding():
+                    removed = self._remove_step(log, first, references)
                 first += removed
                 yield removed
-                time.sleep(time.monotonic() - began)  # as long again for the gateway
 
     def _read_hashed(self, log: LogRow) -> int:
         """How many leaves of a log are hashes already."""
@@ -186,6 +188,14 @@ class DayDropper:
             _delete_calls_of(connection, log, {row.call_id for row in page} - {""}, first, last)
             _delete_notes(connection, log, last + 1)
         return len(page)
+
+
+@contextmanager
+def _yielding() -> Iterator[None]:
+    """Leave the database to the gateway for as long as was taken of it."""
+    began = time.monotonic()
+    yield
+    time.sleep(time.monotonic() - began)
 
 
 def _has_last_note(connection: Connection, log: LogRow) -> bool:
