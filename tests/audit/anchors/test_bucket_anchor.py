@@ -261,7 +261,7 @@ def test_over_tls_the_named_authority_is_believed_and_no_other(
 
 
 def test_nothing_of_the_keys_is_logged(open_anchor: Open, s3: S3Server, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG), caplog.at_level(logging.DEBUG, logger="urllib3"):
         open_anchor().publish(note(7))
     assert caplog.records
     assert s3.secret_key not in caplog.text
