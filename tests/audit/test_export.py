@@ -263,7 +263,7 @@ def test_the_export_is_of_one_moment(site: Site) -> None:
 def test_a_file_that_was_cut_is_refused(intact: Site, file: bytes) -> None:
     for end in [*range(0, len(file), max(1, len(file) // 50)), len(file) - 1]:
         with pytest.raises(ConfigurationError):
-            verified(file[:end], intact)
+            list(read_export(io.BytesIO(file[:end])))
 
 
 def test_lines_that_were_cut_are_refused(intact: Site, file: bytes) -> None:
@@ -286,7 +286,6 @@ def test_lines_that_were_cut_are_refused(intact: Site, file: bytes) -> None:
         zstd.compress(b'{"line":"unknown"}\n'),
         zstd.compress(b'{"line":"end","rows":{}}\n'),
         zstd.compress(msgspec.json.encode(Header("holdfast/export/2", "test", NOW, KINDS, True)) + b"\n"),
-        zstd.compress(msgspec.json.encode(Header(FORMAT, "test", NOW, {"records": "table"}, True)) + b"\n"),
         zstd.compress(b"\xff\n"),
         zstd.compress(b"[" * 100_000 + b"\n"),
     ],
@@ -296,9 +295,12 @@ def test_other_files_are_refused(other: bytes, intact: Site) -> None:
         verified(other, intact)
 
 
-def test_an_end_that_does_not_speak_of_every_table_is_refused(intact: Site, file: bytes) -> None:
+def test_an_export_that_does_not_speak_of_every_table_is_refused(intact: Site, file: bytes) -> None:
     lines = lines_of(file)
     for table in export.TABLES:
+        header = Header(FORMAT, "test", NOW, {name: "table" for name in KINDS if name != table}, True)
+        with pytest.raises(ConfigurationError, match="not an export of the format"):
+            verified(compressed([msgspec.json.encode(header), *lines[1:]]), intact)
         rows = json.loads(lines[-2])["rows"]
         del rows[table]
         with pytest.raises(ConfigurationError, match="does not speak of every table"):
@@ -415,3 +417,24 @@ def put_odd_value(file: Path, table: str, column: str, odd: str) -> bool:
         with suppress(sqlite3.IntegrityError):
             connection.execute(f"UPDATE {table} SET {column} = {odd} WHERE {column} IS {least}")  # noqa: S608
         return connection.execute(told).fetchall() != before
+
+
+def test_values_of_another_type_are_told_as_such(intact: Site, tmp_path: Path) -> None:
+    shutil.copy(intact.folder / "audit.db", tmp_path / "audit.db")
+    for table, column, odd in (
+        ("records", "at", "x'ff00'"),
+        ("calls", "code", "1.5"),
+        ("calls", "complete", "'text'"),
+        ("checkpoints", "size", "'text'"),
+        ("bodies", "salt", "'text'"),
+    ):
+        assert put_odd_value(tmp_path / "audit.db", table, column, odd)
+    with closing(Database.open(f"sqlite:///{tmp_path / 'audit.db'}")) as database:
+        lines = list(export_lines(database, "test", NOW))
+    records = [line for line in lines if isinstance(line, RecordLine)]
+    calls = [msgspec.json.decode(line.call) for line in records if line.call_place]
+    assert "(bytes) b'\\xff\\x00'" in {line.columns[3] for line in records}
+    assert {"(float) 1.5"} == {call["code"] for call in calls}
+    assert {"(str) text"} == {call["complete"] for call in calls}
+    assert -1 in {line.size for line in lines if isinstance(line, export.CheckpointLine)}
+    assert b"(str) text" in {body.salt for line in records for body in line.bodies}
