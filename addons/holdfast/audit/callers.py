@@ -24,8 +24,10 @@ def caller_id(encoded: str) -> str:
 
 def caller_claims(claims: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Names and values under which calls of a caller with these claims are found, without repetition."""
-    pairs = (pair for pair in _flatten("", claims) if max(map(len, pair)) <= LONGEST_CLAIM)
-    return list(dict.fromkeys(islice(pairs, MOST_CLAIMS)))
+    # NUL is no text to Postgres.
+    pairs = ((name.replace("\0", "\ufffd"), value.replace("\0", "\ufffd")) for name, value in _flatten("", claims))
+    short = (pair for pair in pairs if max(map(len, pair)) <= LONGEST_CLAIM)
+    return list(dict.fromkeys(islice(short, MOST_CLAIMS)))
 
 
 def _flatten(name: str, value: Any) -> Iterator[tuple[str, str]]:
