@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import ExitStack, closing
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -12,8 +13,10 @@ import pytest
 from sqlalchemy import text
 
 from audit.crashing import Acknowledged, find_losses
-from audit.entries import entry, open_test_ledger
+from audit.entries import entry, new_id, open_test_ledger
 from holdfast.audit.receipt import Receipt
+from holdfast.audit.record import Kind, decode
+from holdfast.audit.store import LedgerStore
 from holdfast.audit.writer import AuditWriter
 from holdfast.database import MIGRATION_LOCK, Database
 from holdfast.errors import ConfigurationError, Internal, Unavailable
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.audit.ledger import Ledger
+    from holdfast.exchange import AuditID
     from services.postgres import PostgresServer
 
 DEADLINE = 1.0
@@ -77,6 +81,7 @@ def test_a_password_among_the_parameters_is_not_told(postgres: PostgresServer) -
 
 
 def test_a_server_that_takes_no_writes_is_refused_at_the_start(postgres: PostgresServer, postgres_url: str) -> None:
+    Database.open(postgres_url).close()
     name = postgres_url.rpartition("/")[2]
     postgres.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     with pytest.raises(ConfigurationError, match="takes no writes"):
@@ -199,3 +204,83 @@ async def test_a_server_that_stops_in_mid_load_loses_nothing_that_was_acknowledg
         Acknowledged(receipt.origin, receipt.seq, receipt.leaf_hash.hex(), "outcome", "") for receipt in told
     ]
     assert find_losses(url, acknowledged) == []
+
+
+def write_until_it_fails(ledger: Ledger) -> list[AuditID]:
+    """Write one call after another until a commit hangs; return the calls in order, the one that failed at the end."""
+    calls: list[AuditID] = []
+    while True:
+        calls.append(new_id())
+        try:
+            ledger.write([entry(call=calls[-1])])
+        except Unavailable:
+            return calls
+
+
+def test_a_commit_that_hangs_is_given_up_and_taken_over_when_it_ends_after_all(
+    make_postgres: Callable[..., PostgresServer], tmp_path: Path
+) -> None:
+    server = make_postgres()
+    database = Database.open(server.create_database(), deadline_seconds=0.5)
+    ledger = open_test_ledger(tmp_path, database)
+    # Commits wait for a standby that never comes, and statement_timeout does not end that.
+    server.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    server.execute("SELECT pg_reload_conf()")
+    calls = write_until_it_fails(ledger)
+    # Nobody can say yet what becomes of it.
+    for _ in range(2):
+        with pytest.raises(Unavailable, match=r"another session keeps it locked|did not answer in time"):
+            ledger.write([entry()])
+    server.execute("ALTER SYSTEM RESET synchronous_standby_names")
+    server.execute("SELECT pg_reload_conf()")
+    calls.append(new_id())
+    while True:
+        try:
+            ledger.write([entry(call=calls[-1])])
+            break
+        except Unavailable:
+            continue
+    told = [decode(leaf).record for leaf in LedgerStore(database).leaves(ledger.row)]
+    assert [record.call for record in told if record.kind is Kind.OUTCOME] == calls
+    ledger.close()
+    open_test_ledger(tmp_path, database).close()
+    database.close()
+
+
+def partitions(database: Database, table: str) -> set[str]:
+    query = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = CAST(:table AS regclass)"
+    with database.reading() as connection:
+        return set(connection.execute(text(query), {"table": table}).scalars())
+
+
+def test_a_day_has_partitions_of_its_own_before_it_begins(ledger: Ledger, postgres_url: str) -> None:
+    day = date.fromisoformat(ledger.row.day)
+    names = {f"records_{day + timedelta(days=more):%Y%m%d}" for more in (0, 1)}
+    with closing(Database.open_readonly(postgres_url)) as database:
+        assert partitions(database, "records") == names | {"records_other"}
+
+
+def test_a_day_that_began_in_the_common_partition_stays_there(postgres_url: str, tmp_path: Path) -> None:
+    with closing(Database.open(postgres_url)) as database:
+        with database.writing() as connection:
+            today = {"day": f"{datetime.now(UTC):%Y-%m-%d}"}
+            connection.execute(text("INSERT INTO blobs VALUES (:day, 'k', 1, 'raw', NULL)"), today)
+        ledger = open_test_ledger(tmp_path, database)
+        assert isinstance(ledger.write([entry()])[0], Receipt)
+        assert f"blobs_{ledger.row.day.replace('-', '')}" not in partitions(database, "blobs")
+
+
+def test_a_log_is_begun_while_somebody_reads_everything(postgres_url: str, tmp_path: Path) -> None:
+    with closing(Database.open(postgres_url, deadline_seconds=DEADLINE * 5)) as database:
+        with closing(direct(postgres_url)) as dump:
+            dump.execute(
+                "LOCK TABLE records, checkpoints, bodies, blobs, calls IN ACCESS SHARE MODE"
+            )  # as pg_dump does
+            ledger = open_test_ledger(tmp_path, database, epoch_records=3)
+            ledger.write([entry()])
+        assert partitions(database, "records") == {"records_other"}
+        for _ in range(5):
+            assert isinstance(ledger.write([entry()])[0], Receipt)
+        assert ledger.row.epoch > 1
+        ledger.close()
+        open_test_ledger(tmp_path, database).close()

@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import threading
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from audit.entries import entry, new_id, open_test_ledger, record
 from holdfast.audit.checkpoint import open_checkpoint, parse_checkpoint
-from holdfast.audit.keys import KeyFolder, parse_certificate
+from holdfast.audit.head import HeadFile
+from holdfast.audit.keys import EPOCH_KEY_DAYS, ROLES, KeyFolder, parse_certificate
+from holdfast.audit.ledger import Ledger, Writer
+from holdfast.audit.note import decode_base64
 from holdfast.audit.receipt import Receipt
 from holdfast.audit.record import Entry, Kind, decode, timestamp
 from holdfast.audit.sequence import NO_HASH, Clock
 from holdfast.audit.store import LedgerStore
 from holdfast.audit.store.export import export_lines
 from holdfast.audit.tree import hash_leaf, root_of
-from holdfast.audit.verify import Anchoring, Class, verify_lines
+from holdfast.audit.verify import Anchoring, Class, Report, verify_lines
 from holdfast.database import Database
-from holdfast.errors import ConfigurationError, Internal, Unavailable
+from holdfast.errors import ConfigurationError, Internal, Superseded, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from sqlalchemy import Connection
+
+    from holdfast.audit.checkpoint import Checkpoint
+    from holdfast.audit.keys import EpochKey
     from holdfast.audit.record import Leaf
     from holdfast.audit.store.ledger import LogRow
 
@@ -65,10 +76,19 @@ def kinds(store: LedgerStore, row: LogRow) -> list[str]:
     return [leaf.record.kind.value for leaf in told(store, row)]
 
 
-def verdict(database: Database, folder: Path) -> set[str]:
-    """What an auditor finds, missing anchors aside."""
+def audit(database: Database, folder: Path) -> Report:
     root = KeyFolder(folder / "audit-keys").root_verifier()
-    report = verify_lines(export_lines(database, "test", timestamp(datetime.now(UTC))), root, Anchoring())
+    return verify_lines(export_lines(database, "test", timestamp(datetime.now(UTC))), root, Anchoring())
+
+
+def counts(database: Database, folder: Path) -> set[str]:
+    """What an auditor finds, missing anchors aside."""
+    return set(audit(database, folder).counts) - {"no-anchor"}
+
+
+def verdict(database: Database, folder: Path) -> set[str]:
+    """The same, when nothing may be altered."""
+    report = audit(database, folder)
     assert Class.ALTERED not in report.classes, report.findings
     return set(report.counts) - {"no-anchor"}
 
@@ -94,6 +114,53 @@ def test_leaves_follow_each_other_and_every_commit_is_signed(
     with database.reading() as connection:
         sizes = list(connection.execute(text("SELECT size FROM checkpoints ORDER BY size")).scalars())
     assert sizes == [1, 3, 5, 7]
+    assert verdict(database, tmp_path) == set()
+
+
+def test_leaves_and_their_checkpoint_become_visible_at_once(
+    database: Database, store: LedgerStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = open_test_ledger(tmp_path, database)
+    before, after = ledger.row, []
+    advance = LedgerStore._advance_log
+
+    def look_first(self: LedgerStore, connection: Connection, batch: Any) -> None:
+        event.listen(connection, "commit", lambda _: after.append(seen()))
+        advance(self, connection, batch)
+
+    def seen() -> tuple[int, int, int]:
+        """As another connection sees it: the log's size, its leaves, and the size that is signed."""
+        found = store.last_log("gw")
+        assert found is not None
+        signed = open_checkpoint(store.latest_note(found), verifier)
+        return found.size, len(list(store.leaves(found))), signed.size
+
+    root = KeyFolder(tmp_path / "audit-keys").root_verifier()
+    verifier = parse_certificate(before.certificate, root).verifier_for(before.origin)
+    monkeypatch.setattr(LedgerStore, "_advance_log", look_first)
+    ledger.write([entry(), entry()])
+    assert after == [(1, 1, 1)]
+    assert seen() == (3, 3, 3)
+
+
+def test_a_record_that_the_database_does_not_take_is_the_only_one_left_out(
+    database: Database, store: LedgerStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = open_test_ledger(tmp_path, database)
+    spoilt, commit = new_id(), LedgerStore.commit
+
+    def refuse(self: LedgerStore, batch: Any) -> None:
+        if any(placed.record.call == spoilt for placed in batch.placed):
+            raise Internal("the audit database cannot be written: it holds NUL")
+        commit(self, batch)
+
+    monkeypatch.setattr(LedgerStore, "commit", refuse)
+    first, left_out, last = ledger.write([entry(), entry(call=spoilt), entry()])
+    assert isinstance(left_out, Internal)
+    assert isinstance(first, Receipt)
+    assert isinstance(last, Receipt)
+    assert last.seq == first.seq + 1
+    assert store.last_log("gw") == ledger.row
     assert verdict(database, tmp_path) == set()
 
 
@@ -194,6 +261,95 @@ def test_a_database_that_lacks_anything_is_not_gone_on_with(
         open_test_ledger(tmp_path, database)
     assert says in str(refused.value)
     assert "holdfast audit accept" in str(refused.value)
+
+
+def put_back(database: Database, *, size: int) -> None:
+    """The database as it was when its only log had that many records."""
+    leaves = list(LedgerStore(database).leaves(LedgerStore(database).all_logs()[0]))[:size]
+    root = root_of(map(hash_leaf, leaves)).hex()
+    with database.writing() as connection:
+        for table, column in (
+            ("records", "seq >="),
+            ("bodies", "seq >="),
+            ("calls", "seq >="),
+            ("checkpoints", "size >"),
+        ):
+            connection.execute(text(f"DELETE FROM {table} WHERE {column} :size"), {"size": size})  # noqa: S608
+        if size:
+            connection.execute(text("UPDATE logs SET size = :size, root = :root"), {"size": size, "root": root})
+        else:
+            connection.execute(text("DELETE FROM logs"))
+
+
+@pytest.mark.parametrize("size", [0, 2])
+def test_a_database_that_was_put_back_is_gone_on_with_once_somebody_says_why(
+    database: Database, store: LedgerStore, tmp_path: Path, size: int
+) -> None:
+    ledger = open_test_ledger(tmp_path, database)
+    for _ in range(3):
+        ledger.write([entry()])
+    ledger.close()
+    put_back(database, size=size)
+    with pytest.raises(ConfigurationError, match="not as this gateway left it"):
+        open_test_ledger(tmp_path, database)
+    HeadFile(tmp_path / "gw.head").write_gap("the disk failed")
+    again = open_test_ledger(tmp_path, database)
+    again.write([entry()])
+    # Checkpoints of log 1 are known elsewhere: no other log is ever called so.
+    assert again.row.epoch == 2
+    start = told(store, again.row)[0].record.start
+    assert start is not None
+    assert (start.gap, start.previous_size) == ("the disk failed", size)
+    # Where nothing is left, somebody took log 1 away, whoever says why.
+    assert counts(database, tmp_path) == {"gap", *(() if size else ("chain-broken",))}
+
+
+def test_a_gateway_that_is_given_another_name_begins_logs_of_that_name(
+    database: Database, store: LedgerStore, tmp_path: Path
+) -> None:
+    ledger = open_test_ledger(tmp_path, database)
+    ledger.write([entry()])
+    ledger.close()
+    keys = KeyFolder(tmp_path / "audit-keys")
+    names = tuple("new" + role for role in ROLES)
+    keys.make_epoch_key(keys.load_root(), "test", names, Ed25519PrivateKey.generate(), datetime.now(UTC))
+
+    def open_as_new() -> Ledger:
+        head = HeadFile(tmp_path / "gw.head")
+        renamed = Ledger(LedgerStore(database), keys, Writer("test", "new", 1000), head)
+        renamed.open()
+        return renamed
+
+    renamed = open_as_new()
+    assert renamed.row.origin == "holdfast/test/new/1"
+    assert verdict(database, tmp_path) == set()
+    renamed.close()
+    with closing(HeadFile(tmp_path / "gw.head")) as head:
+        head.save(parse_checkpoint(store.latest_note(ledger.row))[0])
+    put_back_one = "UPDATE logs SET size = 1 WHERE replica = 'gw'"
+    with database.writing() as connection:
+        connection.execute(text(put_back_one))
+    with pytest.raises(ConfigurationError, match="should have 1 records and has 2"):
+        open_as_new()
+
+
+def test_of_two_writers_of_one_log_the_second_stops_the_first(
+    database: Database, store: LedgerStore, tmp_path: Path
+) -> None:
+    first = open_test_ledger(tmp_path, database)
+    first.write([entry()])
+    # The same state folder, on another machine.
+    other = tmp_path / "other"
+    shutil.copytree(tmp_path / "audit-keys", other / "audit-keys")
+    shutil.copy(tmp_path / "gw.head", other)
+    second = open_test_ledger(other, database)
+    assert second.row.origin == first.row.origin
+    for _ in range(2):
+        with pytest.raises(Superseded, match="another process writes it"):
+            first.write([entry()])
+    assert isinstance(second.write([entry()])[0], Receipt)
+    assert kinds(store, second.row) == ["heartbeat", "outcome", "heartbeat", "outcome"]
+    assert verdict(database, tmp_path) == set()
 
 
 def test_two_processes_do_not_write_one_log(database: Database, tmp_path: Path) -> None:
@@ -306,6 +462,101 @@ def test_a_failure_in_the_middle_of_a_new_day_is_made_good_by_the_next_write(
     assert [kinds(store, log)[0] for log in store.all_logs()] == ["heartbeat", "heartbeat"]
     assert kinds(store, store.all_logs()[0]).count("close") == 1
     assert verdict(database, tmp_path) <= {"clock-stepped"}
+
+
+def rotate(folder: Path, now: datetime) -> EpochKey:
+    """Certify a new key, as `holdfast audit keys rotate` does."""
+    keys = KeyFolder(folder / "audit-keys")
+    replicas = ["gw" + role for role in ROLES]
+    return keys.make_epoch_key(keys.load_root(), "test", replicas, Ed25519PrivateKey.generate(), now)
+
+
+@pytest.mark.parametrize("step", ["none", "close", "begin", "first"])
+def test_a_new_key_signs_the_next_log_whatever_fails_meanwhile(
+    database: Database, store: LedgerStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    ledger = open_test_ledger(tmp_path, database)
+    ledger.write([entry()])
+    first = ledger.row
+    key = rotate(tmp_path, datetime.now(UTC))
+    steps = {"close": ("commit", 1), "begin": ("begin_log", 1), "first": ("commit", 2)}
+    if step in steps:
+        name, number = steps[step]
+        real, calls = getattr(LedgerStore, name), [0]
+
+        def fail_once(self: LedgerStore, argument: Any) -> Any:
+            calls[0] += 1
+            if calls[0] == number:
+                raise Unavailable("the connection broke")
+            return real(self, argument)
+
+        monkeypatch.setattr(LedgerStore, name, fail_once)
+        with pytest.raises(Unavailable):
+            ledger.write([entry()])
+    ledger.write([entry()])
+    assert (ledger.row.epoch, ledger.row.certificate) == (2, key.certificate_note)
+    assert kinds(store, first) == ["heartbeat", "outcome", "rotate", "close"]
+    assert kinds(store, ledger.row) == ["heartbeat", "peer", "outcome"]
+    (rotation,) = [leaf.record.rotate for leaf in told(store, first) if leaf.record.rotate]
+    assert decode_base64(rotation.key) == key.certificate.key
+    assert verdict(database, tmp_path) == set()
+
+
+def test_a_key_that_was_only_touched_begins_no_log(database: Database, tmp_path: Path) -> None:
+    ledger = open_test_ledger(tmp_path, database)
+    os.utime(tmp_path / "audit-keys" / "epoch.key", ns=(1, 1))
+    ledger.write([entry()])
+    assert ledger.row.epoch == 1
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_nothing_is_signed_with_a_key_whose_time_is_over(
+    database: Database, store: LedgerStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    hands = Hands()
+    open_test_ledger(tmp_path, database, clock=hands).close()
+    rotate(tmp_path, hands.moment - timedelta(days=EPOCH_KEY_DAYS, hours=-1))
+    ledger = open_test_ledger(tmp_path, database, clock=hands)
+    ledger.write([entry()])
+    ending = ledger.row
+    hands.forward(hours=1, seconds=1)
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="holdfast audit keys rotate"):
+            ledger.write([entry()])
+    rotate(tmp_path, hands.moment)
+    if fails:
+        with monkeypatch.context() as patched:
+            patched.setattr(LedgerStore, "begin_log", lambda *_: (_ for _ in ()).throw(Unavailable("broken")))
+            with pytest.raises(Unavailable):
+                ledger.write([entry()])
+    assert isinstance(ledger.write([entry()])[0], Receipt)
+    assert ledger.row.epoch == ending.epoch + 1
+    assert store.find_log(ending.origin) == ending
+    assert verdict(database, tmp_path) == set()
+
+
+def test_a_head_file_that_cannot_be_written_leaves_the_ledger_as_the_database_has_it(
+    database: Database, store: LedgerStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hands = Hands()
+    ledger = open_test_ledger(tmp_path, database, clock=hands)
+    hands.forward(days=1)
+    save, calls = HeadFile.save, [0]
+
+    def fail_once(self: HeadFile, checkpoint: Checkpoint) -> None:
+        calls[0] += 1
+        if calls[0] == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(self, checkpoint)
+
+    monkeypatch.setattr(HeadFile, "save", fail_once)
+    with pytest.raises(OSError, match="No space"):
+        ledger.write([entry()])
+    ledger.write([entry()])
+    assert kinds(store, ledger.row) == ["heartbeat", "peer", "outcome"]
+    ledger.close()
+    open_test_ledger(tmp_path, database, clock=hands).close()
+    assert verdict(database, tmp_path) == set()
 
 
 def test_a_gateway_that_died_before_its_first_record_of_the_day_begins_the_same_log(

@@ -105,11 +105,15 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class EpochKey:
-    """The key a gateway signs with, and the root's note that certifies it."""
+    """The key a gateway signs with, and the root's note that certifies it.
+
+    `changed_at` is when its file was put in its place; see `KeyFolder.changed_at`.
+    """
 
     signer: Signer
     certificate_note: str
     certificate: Certificate
+    changed_at: int
 
     def signer_for(self, origin: Origin) -> Signer:
         """What signs the checkpoints of this log. Raises BadNote when the certificate does not cover it."""
@@ -181,10 +185,11 @@ class KeyFolder:
         signer = Signer(key_name(f"holdfast/{cluster}/{replicas[0]}"), private_key)
         note = sign_note(certificate.text(), root)
         write_private(self.epoch_key, f"{signer.secret_text()}\n{note}".encode())
-        return EpochKey(signer, note, certificate)
+        return EpochKey(signer, note, certificate, self.changed_at())
 
     def load_epoch_key(self) -> EpochKey:
         """Read the key in use. Raises ConfigurationError when it is not the one that the root certified."""
+        changed_at = self.changed_at()
         secret, _, note = read_file(self.epoch_key).decode("utf-8", "replace").partition("\n")
         signer = _explain(self.epoch_key, parse_signer, secret.encode())
         try:
@@ -193,7 +198,7 @@ class KeyFolder:
             raise ConfigurationError(f"{self.epoch_key}: {error}.") from error
         if certificate.key != signer.verifier.public_key:
             raise ConfigurationError(f"{self.epoch_key}: the certificate is another key's.")
-        return EpochKey(signer, note, certificate)
+        return EpochKey(signer, note, certificate, changed_at)
 
 
 def open_epoch_key(folder: KeyFolder, cluster: str, replica: str, now: datetime) -> EpochKey:

@@ -29,7 +29,7 @@ from holdfast.audit.record import Closing, Entry, Kind, Record, Rotation, Seen, 
 from holdfast.audit.sequence import NO_HASH, Clock, Head
 from holdfast.audit.store.ledger import Batch, LogRow
 from holdfast.audit.tree import hash_leaf
-from holdfast.errors import ConfigurationError, HoldfastError, Superseded, Unavailable
+from holdfast.errors import ConfigurationError, HoldfastError, Internal, Superseded, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -114,66 +114,78 @@ class Ledger:
             raise
 
     def _open(self) -> None:
-        self._key = self._load_key(self._clock())
+        clock = self._clock()
+        self._key = self._load_key(clock)
         remembered, gap = self._remember()
         last = self._store.last_log(self._writer.name)
-        head = self._check(last, remembered)
-        if last is not None and head is not None and remembered is not None and self._goes_on(last):
+        head = self._check(last, None if gap else remembered)
+        if last is not None and head is not None and remembered is not None and not gap and self._goes_on(last, clock):
             self._row, self._head = last, head
-            start = Start(self._run, version("holdfast"))
-            self._commit([_heartbeat(self._clock(), start)])
+            self._commit([_heartbeat(clock, Start(self._run, version("holdfast")))], clock)
         else:
             forgot = self._head_file is not None and remembered is None and last is not None
-            self._begin(last, gap or ("the local head file was missing" if forgot else ""))
+            self._begin(
+                last, self._key, clock, gap or ("the local head file was missing" if forgot else ""), remembered
+            )
         if self._head_file:
             self._head_file.forget_gap()
 
     def _remember(self) -> tuple[Checkpoint | None, str]:
-        """What this writer wrote last, or why it need not go on from there."""
+        """What this writer wrote last, and why it need not go on from there, where somebody said so."""
         if self._head_file is None:
             return None, ""
         self._head_file.lock()
         gap = self._head_file.read_gap()
-        return (None, gap) if gap else (self._head_file.load(), "")
+        try:
+            return self._head_file.load(), gap
+        except ConfigurationError:
+            if not gap:
+                raise
+            return None, gap
 
     def write(self, batch: Sequence[Entry]) -> list[Receipt | HoldfastError]:
-        """Make a batch durable in one transaction; return a receipt for each entry, or why it cannot be encoded.
+        """Make a batch durable in one transaction; return a receipt for each entry, or why it cannot be kept.
 
         Raises Unavailable when nothing of the batch is durable, or nobody can say.
         """
         self._settle_doubt()
         clock = self._clock()
         self._roll(clock)
-        return self._commit(batch)
+        try:
+            return self._commit(batch, clock)
+        except Internal as error:
+            if len(batch) == 1:
+                return [error]
+        # The database does not take one of them, and does not say which: each by itself, so that it fails alone.
+        return [result for entry in batch for result in self.write([entry])]
 
     def beat(self) -> None:
         """Say that all is quiet, and what has become of the other logs. Raises Unavailable."""
         self._settle_doubt()
         clock = self._clock()
         self._roll(clock)
-        self._commit([_heartbeat(clock), *self._peers(clock)])
+        self._commit([_heartbeat(clock), *self._peers(clock)], clock)
 
     def close(self, reason: str = "") -> None:
         """Let go of the log; with a reason, end it with a `close` record."""
         if reason and self._row.closed_at is None:
+            clock = self._clock()
             with suppress(Unavailable):
                 self._settle_doubt()
-                self._commit([_closing(self._clock(), reason)], closes=True)
+                self._commit([_closing(clock, reason)], clock, closes=True)
         if self._head_file:
             self._head_file.close()
 
     def _load_key(self, clock: Clock) -> EpochKey:
         now = datetime.fromisoformat(clock.time)
-        key = open_epoch_key(self._keys, self._writer.cluster, self._writer.replica, now)
-        self._key_changed_at = self._keys.changed_at()
-        return key
+        return open_epoch_key(self._keys, self._writer.cluster, self._writer.replica, now)
 
-    def _goes_on(self, last: LogRow) -> bool:
+    def _goes_on(self, last: LogRow, clock: Clock) -> bool:
         """Whether the latest log can take more records today."""
         return (
             last.closed_at is None
             and last.dropped_at is None
-            and last.day == self._clock().day
+            and last.day == clock.day
             and last.certificate == self._key.certificate_note
             and last.size < self._writer.epoch_records
         )
@@ -184,7 +196,7 @@ class Ledger:
         if remembered is None or (last is not None and last.origin == remembered.origin):
             return head
         row = self._store.find_log(remembered.origin)
-        if row is None or last is None or row.epoch > last.epoch:
+        if row is None:
             raise _differs(f"it lacks the log {remembered.origin}, which had {remembered.size} records")
         if row.dropped_at is None:
             self._rebuild(row, remembered)
@@ -221,42 +233,50 @@ class Ledger:
         if signed != head.checkpoint():
             raise _differs(f"the log {row.origin} is not what its checkpoint says")
 
-    def _begin(self, last: LogRow | None, gap: str = "") -> None:
-        clock = self._clock()
-        epoch = self._next_epoch(clock)
-        origin = Origin(KeyName(f"holdfast/{self._writer.cluster}/{self._writer.name}/{epoch}"))
-        previous = bytes.fromhex(last.root) if last is not None else NO_HASH
-        self._head = Head(origin, previous)
-        empty = self._head.checkpoint()
+    def _begin(
+        self, last: LogRow | None, key: EpochKey, clock: Clock, gap: str = "", remembered: Checkpoint | None = None
+    ) -> None:
+        """Begin the log that comes after `last`, and after what is remembered: no name is given to a second log."""
+        epoch = self._next_epoch(key, clock, remembered)
+        origin = Origin(KeyName(f"{self._name}{epoch}"))
+        head = Head(origin, bytes.fromhex(last.root) if last is not None else NO_HASH)
         row = LogRow(
             id=0,
             origin=origin,
             replica=self._writer.name,
             epoch=epoch,
             day=clock.day,
-            certificate=self._key.certificate_note,
+            certificate=key.certificate_note,
             size=0,
-            root=empty.root.hex(),
+            root=head.checkpoint().root.hex(),
             opened_at=clock.time,
             closed_at=None,
             dropped_at=None,
         )
-        self._row = self._store.begin_log(row)
+        self._row, self._head, self._key = self._store.begin_log(row), head, key
         self._seen.clear()
         start = Start(self._run, version("holdfast"), last.origin if last else "", last.size if last else 0, gap)
         self._opening = [_heartbeat(clock, start), *self._peers(clock)]
-        self._commit([])
+        self._commit([], clock)
 
-    def _next_epoch(self, clock: Clock) -> int:
+    @property
+    def _name(self) -> str:
+        """What the names of all our logs begin with."""
+        return f"holdfast/{self._writer.cluster}/{self._writer.name}/"
+
+    def _next_epoch(self, key: EpochKey, clock: Clock, remembered: Checkpoint | None) -> int:
         """The number of the log to begin: that of an empty one, where a try before this got no further.
 
-        It is not always the one after the last: another process may have begun logs under our name.
+        It is not always the one after the last: another process may have begun logs under our name, and a database
+        that was put back lacks logs whose checkpoints are known elsewhere.
         """
+        name, _, number = (remembered.origin if remembered else "").rpartition("/")
+        known = int(number) if f"{name}/" == self._name and number.isdecimal() else 0
         latest = self._store.last_log(self._writer.name, or_empty=True)
         if latest is None:
-            return 1
-        is_ours = latest.size == 0 and (latest.day, latest.certificate) == (clock.day, self._key.certificate_note)
-        return latest.epoch if is_ours else latest.epoch + 1
+            return known + 1
+        is_ours = latest.size == 0 and (latest.day, latest.certificate) == (clock.day, key.certificate_note)
+        return latest.epoch if is_ours and latest.epoch > known else max(known, latest.epoch) + 1
 
     def _peers(self, clock: Clock) -> list[Entry]:
         """What has become of the other logs of the database, as a record; none when nothing has."""
@@ -267,29 +287,38 @@ class Ledger:
 
     def _roll(self, clock: Clock) -> None:
         """End the log and begin the next where the day, the key or the number of records asks for it."""
-        reason = self._reason_to_roll(clock)
+        key = self._current_key(clock)
+        reason = self._reason_to_roll(key, clock)
         if not reason:
+            self._key = key
             return
-        key = self._load_key(clock)
         ending = [_rotation(clock, key)] if key.certificate_note != self._key.certificate_note else []
-        if self._row.closed_at is None:
-            self._commit([*ending, _closing(clock, reason)], closes=True)
+        if self._row.closed_at is None and self._is_certified(clock):
+            self._commit([*ending, _closing(clock, reason)], clock, closes=True)
         self._ended_note = self._note
-        self._key = key
-        self._begin(self._row)
+        self._begin(self._row, key, clock)
 
-    def _reason_to_roll(self, clock: Clock) -> str:
+    def _reason_to_roll(self, key: EpochKey, clock: Clock) -> str:
         if self._row.day != clock.day:
             return "the day is over"
         if self._head.size >= self._writer.epoch_records:
             return "it has enough records"
-        if self._row.closed_at is not None or self._keys.changed_at() != self._key_changed_at:
+        if self._row.closed_at is not None or key.certificate_note != self._row.certificate:
             return "another key signs from here on"
         return ""
 
-    def _commit(self, batch: Sequence[Entry], *, closes: bool = False) -> list[Receipt | HoldfastError]:
+    def _current_key(self, clock: Clock) -> EpochKey:
+        """The key to sign with; read again where its file was changed, or what we have is certified no longer."""
+        if self._keys.changed_at() == self._key.changed_at and self._is_certified(clock):
+            return self._key
+        return self._load_key(clock)
+
+    def _is_certified(self, clock: Clock) -> bool:
+        """Whether the key that signs this log may still sign."""
+        return self._key.certificate.is_valid_at(datetime.fromisoformat(clock.time))
+
+    def _commit(self, batch: Sequence[Entry], clock: Clock, *, closes: bool = False) -> list[Receipt | HoldfastError]:
         head = self._head.copy()
-        clock = self._clock()
         placed: list[Placed] = []
         bodies: list[tuple[Body, ...]] = []
         results: list[Placed | HoldfastError] = []
@@ -301,9 +330,9 @@ class Ledger:
             else:
                 placed.append(results[-1])  # type: ignore[arg-type]  # it was placed just now
                 bodies.append(entry.bodies)
+        opened = len(self._opening)
         if placed:
             self._make_durable(head, placed, bodies, clock.time if closes else None)
-        opened, self._opening = len(self._opening), []
         return [
             Receipt(head.origin, result.seq, result.leaf_hash, self._note)
             if not isinstance(result, HoldfastError)
@@ -319,17 +348,16 @@ class Ledger:
         batch = Batch(self._row.id, self._row.day, before, after, note, placed, bodies, closed_at)
         try:
             self._store.commit(batch)
-        except Superseded:
-            raise
-        except Exception:
-            self._in_doubt = after
+        except Exception as error:
+            if not isinstance(error, Superseded | Internal):
+                self._in_doubt = after
             self._seen.clear()  # what the batch was to tell of other logs may not have been told
             raise
         self._adopt(head, note, closed_at)
 
     def _adopt(self, head: Head, note: str, closed_at: str | None) -> None:
         checkpoint = head.checkpoint()
-        self._head, self._note = head, note
+        self._head, self._note, self._opening = head, note, []
         self._row = replace(self._row, size=head.size, root=checkpoint.root.hex(), closed_at=closed_at)
         if self._head_file:
             self._head_file.save(checkpoint)
@@ -337,17 +365,16 @@ class Ledger:
     def _settle_doubt(self) -> None:
         """After a commit that failed: find out whether it took place all the same.
 
-        A connection can break between the commit and the news of it.
+        A connection can break between the commit and the news of it, or while the server is still at it.
         """
         if self._in_doubt is None:
             return
-        found = self._store.find_log(self._row.origin)
+        found = self._store.settled_log(self._row.origin)
         if found is not None and (found.size, found.root) == (self._in_doubt.size, self._in_doubt.root.hex()):
             head = self._head.copy()
             for leaf in self._store.leaves(self._row, head.size):
                 head.add(hash_leaf(leaf))
             self._adopt(head, self._store.latest_note(self._row), found.closed_at)
-            self._opening = []
         self._in_doubt = None
 
 

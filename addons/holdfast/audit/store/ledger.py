@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 KNOWN_CALLERS = 10_000
 PARTITION_LOCK = 0x686F6C65
 """Names the Postgres advisory lock under which a day's partitions are made."""
+
+PARTITION_PATIENCE_MS = 1000
+"""A partition needs its table for itself alone, and whoever comes meanwhile waits, the other gateways too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +144,25 @@ class LedgerStore:
             found = (_log_row(row) for row in connection.execute(select(logs).order_by(logs.c.id)).mappings())
             return [row for row in found if row is not None]
 
+    def settled_log(self, origin: str) -> LogRow | None:
+        """The log of this name, once no transaction is left that may change it: not even one of a lost connection."""
+        query = select(logs).where(logs.c.origin == origin).with_for_update()
+        with self._database.writing() as connection:
+            return _log_row(connection.execute(query).mappings().first())
+
     def begin_log(self, row: LogRow) -> LogRow:
         """Add an empty log (its `id` is chosen here), or find it as this gateway left it when the answer was lost.
 
         Raises Superseded when another has begun a log of this name.
         """
+        begun = self._add_log(row)
+        for day in (row.day, _day_after(row.day)):
+            # While somebody reads all of a table no partition can be made; then the day's rows go to the common one.
+            with suppress(Unavailable), self._database.writing() as connection:
+                make_partitions(connection, day)
+        return begun
+
+    def _add_log(self, row: LogRow) -> LogRow:
         values = asdict(row)
         del values["id"]
         try:
@@ -157,9 +175,6 @@ class LedgerStore:
             if found is None or found.size or found.certificate != row.certificate:
                 raise Superseded(f"another gateway has begun the log {row.origin}") from error
             return found
-        with self._database.writing() as connection:
-            for day in (row.day, _day_after(row.day)):
-                make_partitions(connection, day)
         return LogRow(**(asdict(row) | {"id": int(number[0]) if number else 0}))
 
     def leaves(self, log: LogRow, first: int = 0) -> Iterator[bytes]:
@@ -259,13 +274,20 @@ class LedgerStore:
 
 
 def make_partitions(connection: Connection, day: str) -> None:
-    """In Postgres, give a day a partition of every table that grows; elsewhere there is nothing to do."""
+    """In Postgres, give a day a partition of every table that grows; elsewhere there is nothing to do.
+
+    A table whose common partition has rows of the day goes on with that one. Raises Unavailable when others do not
+    let go of a table soon.
+    """
     if connection.dialect.name != "postgresql":
         return
+    connection.execute(text(f"SET LOCAL lock_timeout = {PARTITION_PATIENCE_MS}"))
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": PARTITION_LOCK})
     for table in DAILY:
-        part = f"{partition_name(table, day)} PARTITION OF {table} FOR VALUES IN ('{day}')"
-        connection.execute(text(f"CREATE TABLE IF NOT EXISTS {part}"))
+        began = text(f"SELECT EXISTS (SELECT FROM {table}_other WHERE day = :day)")  # noqa: S608
+        if not connection.execute(began, {"day": day}).scalar():
+            part = f"{partition_name(table, day)} PARTITION OF {table} FOR VALUES IN ('{day}')"
+            connection.execute(text(f"CREATE TABLE IF NOT EXISTS {part}"))
 
 
 def partition_name(table: str, day: str) -> str:
