@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
 ALICE = {"issuer": "https://issuer", "username": "alice", "groups": ["agents"], "claims": {"run_id": "7"}}
 LARGE = b"x" * (3 << 20)
-DAYS = ("2026-01-30", "2026-01-31")
+DAYS = ("2026-01-30", f"{datetime.now(UTC):%Y-%m-%d}")
+"""The latter goes on after the migration."""
 
 
 def leaf(kind: str, call: str, at: str, **parts: Any) -> bytes:
@@ -159,6 +161,16 @@ def test_payloads_are_kept_once_a_day(database: Database) -> None:
     for row in found:
         content = decompress(row.codec, bytes(row.body), row.size)
         assert (sha256(content).hexdigest(), len(content)) == (row.sha256, row.size)
+
+
+@pytest.mark.parametrize("url", ["postgres"], indirect=True)
+def test_days_have_partitions_and_the_common_one_is_empty(database: Database) -> None:
+    with database.reading() as connection:
+        for table in ("records", "bodies", "blobs", "calls"):
+            assert connection.execute(text(f"SELECT count(*) FROM {table}_other")).scalar() == 0  # noqa: S608
+            for day in DAYS:
+                part = f"{table}_{day.replace('-', '')}"
+                assert connection.execute(text(f"SELECT count(*) FROM {part}")).scalar()  # noqa: S608
 
 
 def test_holds_stay(database: Database) -> None:

@@ -27,7 +27,11 @@ depends_on = None
 
 CODE = sa.String().with_variant(sa.String(collation="C"), "postgresql")
 BY_DAY = "LIST (day)"
+DAILY = ("records", "checkpoints", "bodies", "blobs", "calls")
 PAGE = 500
+BLOBS_A_PAGE = 20
+"""Bodies were kept whole, however long."""
+
 EARLIER = ("records", "payloads", "calls")
 """The tables of revision 0001 that give way to new ones of the same or another name."""
 
@@ -197,6 +201,8 @@ def _create_daily(name: str, *columns: sa.Column[Any], key: tuple[str, ...], row
 
 
 def _carry_over(connection: sa.Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        _make_partitions(connection)
     logs: dict[str, tuple[int, Frontier]] = {}
     for page in _pages(
         connection, "SELECT seq, call_id, kind, at, leaf FROM earlier_records WHERE seq > :after", "seq"
@@ -209,6 +215,14 @@ def _carry_over(connection: sa.Connection) -> None:
         connection.execute(sa.text("SELECT setval('logs_id_seq', :next, false)"), {"next": len(logs) + 1})
     _carry_over_blobs(connection)
     _carry_over_calls(connection)
+
+
+def _make_partitions(connection: sa.Connection) -> None:
+    query = "SELECT substr(at, 1, 10) FROM earlier_records UNION SELECT substr(received_at, 1, 10) FROM earlier_calls"
+    for day in connection.execute(sa.text(query)).scalars():
+        for table in DAILY:
+            part = f"{table}_{day.replace('-', '')} PARTITION OF {table} FOR VALUES IN ('{day}')"
+            connection.execute(sa.text(f"CREATE TABLE {part}"))
 
 
 def _pages(connection: sa.Connection, query: str, key: str) -> Iterator[list[dict[str, Any]]]:
@@ -245,9 +259,10 @@ def _log(day: str, number: int, tree: Frontier) -> dict[str, Any]:
 
 def _carry_over_blobs(connection: sa.Connection) -> None:
     query = sa.text(
-        "SELECT DISTINCT b.day, b.sha256, p.body FROM bodies b JOIN earlier_payloads p ON p.sha256 = b.sha256"
+        "SELECT b.day, b.sha256, p.body FROM (SELECT DISTINCT day, sha256 FROM bodies) b "
+        "JOIN earlier_payloads p ON p.sha256 = b.sha256"
     )
-    for row in connection.execute(query).mappings():
+    for row in connection.execute(query, execution_options={"yield_per": BLOBS_A_PAGE}).mappings():
         codec, kept = compress(bytes(row["body"]))
         blob = {"day": row["day"], "sha256": row["sha256"], "size": len(row["body"]), "codec": str(codec), "body": kept}
         _insert(connection, "blobs", [blob])
@@ -259,7 +274,8 @@ def _carry_over_calls(connection: sa.Connection) -> None:
         "SELECT c.*, r.log, r.seq, r.leaf FROM earlier_calls c JOIN records r ON r.call_id = c.audit_id "
         "WHERE r.kind IN ('hold', 'intent', 'open', 'outcome') ORDER BY c.audit_id, r.log, r.seq"
     )
-    rows = (dict(row) for row in connection.execute(latest).mappings())
+    found = connection.execute(latest, execution_options={"yield_per": PAGE})
+    rows = (dict(row) for row in found.mappings())
     for _, versions in groupby(rows, key=lambda row: row["audit_id"]):
         *_, row = versions
         identity = msgspec.json.decode(row.pop("leaf")).get("identity")
