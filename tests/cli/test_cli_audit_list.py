@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from audit.entries import record as call_record
 from console.world import World, make_world
 from holdfast.audit.record import Call, Caller, CallRow, Client, Entry, Held, Kind, Refusal, verdict
+from holdfast.audit.store import AuditStore
 from holdfast.cli import app
 from holdfast.cli.audit.calls import CSV_COLUMNS, Verdict
 from holdfast.cli.options import parse_since
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from click.testing import Result
 
+    from holdfast.audit.store import Filters
     from services.postgres import PostgresServer
 
 NOW = datetime(2026, 3, 29, 12, tzinfo=UTC)
@@ -274,6 +276,24 @@ def test_following_has_its_columns_first(
 def test_following_yaml_is_a_document_a_call(world: World, follow: Callable[..., subprocess.Popen[str]]) -> None:
     following = follow("-o", "yaml", "--since", "2026-01-31T12:00:05Z")
     assert [line(following), line(following)] == ["---\n", f"auditID: {audit_id(5)}\n"]
+
+
+def test_a_call_that_ends_between_the_earlier_ones_and_the_new_ones_is_told_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def list_later(store: AuditStore, filters: Filters) -> Iterator[CallRow]:
+        world.ledger.write(allowed_call(6))
+        yield from list_rows(store, filters)
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    list_rows = AuditStore.iter_rows
+    monkeypatch.setattr(AuditStore, "iter_rows", list_later)
+    monkeypatch.setattr("holdfast.cli.audit.calls.time.sleep", interrupt)
+    result = run(world, "list", "-f", "-o", "json", "--since", "2026-01-31T12:00:05Z")
+    assert [json.loads(line)["auditID"] for line in result.stdout.splitlines()] == [audit_id(5), audit_id(6)]
+    assert (result.exit_code, result.stderr) == (130, "")
 
 
 # -- where from --------------------------------------------------------------------------------------------------
