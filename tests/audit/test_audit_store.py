@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from audit.entries import NOON, entry, new_id, open_test_ledger, record, request, response
-from holdfast.audit.payload import decompress
+from audit.verify.legacy import add_legacy_log
+from audit.verify.legacy import payload as legacy_payload
+from holdfast.audit.payload import PIECE_BYTES, decompress
 from holdfast.audit.receipt import Receipt
 from holdfast.audit.record import (
     Call,
@@ -28,6 +30,7 @@ from holdfast.audit.record import (
     decode,
 )
 from holdfast.audit.store import AuditStore, Filters, LedgerStore
+from holdfast.audit.store.calls import ALTERED
 from holdfast.audit.tree import hash_leaf, root_of
 from holdfast.database import Database
 from holdfast.errors import Conflict, NotFound, Unavailable
@@ -112,6 +115,54 @@ def test_a_body_of_several_pieces_is_put_together_again(ledger: Ledger, store: A
     story = store.load_call(written.record.call)
     assert story.body(story.records[0].response_body) == content
     assert count(file, "bodies") == 3
+
+
+TWO_PIECES = b"a" * PIECE_BYTES + b"b" * PIECE_BYTES
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("UPDATE blobs SET codec = 'raw', body = x'7b7d' WHERE size > 1", "not what the record commits to"),
+        ("UPDATE blobs SET codec = 'new' WHERE size > 1", "not what the record commits to"),
+        ("UPDATE blobs SET body = x'28b52ffd' WHERE size > 1", "not what the record commits to"),
+        (
+            "UPDATE bodies SET sha256 = (SELECT sha256 FROM blobs WHERE size = 5) WHERE part = 1",
+            "not what the record commits to",
+        ),
+        ("UPDATE bodies SET salt = x'00' WHERE part = 0", "not what the record commits to"),
+        ("UPDATE bodies SET part = 3 - part", "not what the record commits to"),
+        ("DELETE FROM bodies WHERE part = 1", "not what the record commits to"),
+        ("DELETE FROM blobs WHERE size > 1 AND rowid IN (SELECT max(rowid) FROM blobs WHERE size > 5)", "missing"),
+        ("DELETE FROM bodies", "erased"),
+    ],
+)
+def test_a_body_that_is_not_what_was_recorded_is_not_told(
+    store: AuditStore, ledger: Ledger, file: Path, change: str, why: str
+) -> None:
+    written = entry(TWO_PIECES)
+    ledger.write([written, entry(b"other")])
+    with closing(sqlite3.connect(file)) as connection, connection:
+        assert connection.execute(change).rowcount
+    story = store.load_call(written.record.call)
+    (told,) = story.records
+    assert told.response_body is not None
+    assert (story.body(told.response_body), story.why_absent(told.response_body)) == (b"", why)
+
+
+@pytest.mark.parametrize(
+    ("kept", "digest", "why"), [(b"asked", b"asked", ""), (b"other", b"asked", ALTERED), (b"other", b"other", ALTERED)]
+)
+def test_a_body_of_version_1_is_held_against_its_hash(
+    store: AuditStore, database: Database, file: Path, kept: bytes, digest: bytes, why: str
+) -> None:
+    told = record(response_body=legacy_payload(b"asked"))
+    add_legacy_log(database, "2026-03-01", [told], 1, kept)
+    with closing(sqlite3.connect(file)) as connection, connection:
+        for table in ("bodies", "blobs"):
+            connection.execute(f"UPDATE {table} SET sha256 = ?", [sha256(digest).hexdigest()])  # noqa: S608
+    assert told.response_body is not None
+    assert store.load_call(told.call).why_absent(told.response_body) == why
 
 
 def test_a_withheld_body_reads_as_none(store: AuditStore, ledger: Ledger) -> None:

@@ -20,6 +20,7 @@ from holdfast.audit.keys import KeyFolder
 from holdfast.audit.objects import PARALLEL, ObjectPieces, open_pieces
 from holdfast.audit.payload import PIECE_BYTES
 from holdfast.audit.store import AuditStore
+from holdfast.audit.store.calls import ALTERED, MISSING
 from holdfast.audit.store.export import export_lines
 from holdfast.audit.verify import Anchoring, Report, verify_lines
 from holdfast.certificates import make_authority
@@ -186,12 +187,12 @@ def test_an_export_fetches_what_is_kept_outside(pieces: ObjectPieces, database: 
 
 
 @pytest.mark.parametrize(
-    ("replacement", "told"),
+    ("replacement", "told", "shown"),
     [
-        (b"something else", "cannot be read|has other bytes"),
-        (b"", "cannot be read|has other bytes"),
-        (bytes(PIECE_BYTES + 1), "is not in the object store"),
-        (None, "is not in the object store"),
+        (b"something else", "cannot be read|has other bytes", ALTERED),
+        (b"", "cannot be read|has other bytes", ALTERED),
+        (bytes(PIECE_BYTES + 1), "is not in the object store", MISSING),
+        (None, "is not in the object store", MISSING),
     ],
 )
 def test_an_object_that_was_altered_or_deleted_is_found(
@@ -202,8 +203,10 @@ def test_an_object_that_was_altered_or_deleted_is_found(
     s3_bucket: str,
     replacement: bytes | None,
     told: str,
+    shown: str,
 ) -> None:
-    open_test_ledger(tmp_path, database, pieces=in_bucket).write([entry(LARGE)])
+    written = entry(LARGE)
+    open_test_ledger(tmp_path, database, pieces=in_bucket).write([written])
     client = s3.client()
     victim = next(str(found.object_name) for found in client.list_objects(s3_bucket, recursive=True))
     if replacement is None:
@@ -215,6 +218,9 @@ def test_an_object_that_was_altered_or_deleted_is_found(
     (finding,) = (finding for finding in report.findings if finding.code.name == "blob-altered")
     assert victim.rpartition("/")[2] in finding.what
     assert any(reason in finding.what for reason in told.split("|"))
+    story = AuditStore(database, in_bucket).load_call(written.record.call)
+    assert story.payloads == {}
+    assert list(story.faults.values()) == [shown]
 
 
 def test_a_folder_that_fails_fails_the_commit_and_comes_back(

@@ -8,6 +8,7 @@ import pytest
 
 from holdfast.audit.record import Call, Entry, Held, Kind, Payload, Refusal, Ruling, call_row
 from holdfast.audit.store import CallStory
+from holdfast.audit.store.calls import ALTERED
 from holdfast.replay.story import (
     Body,
     describe,
@@ -120,13 +121,22 @@ def test_pieces_of_a_stream_are_put_together_in_order_equal_ones_too() -> None:
 def test_a_body_that_is_not_stored_says_why() -> None:
     payload = Payload(size=10, withheld="not JSON")
     story = tell([Entry(record(1, Kind.OUTCOME, what=DELETE, response_body=payload))])
-    assert show_body(response_body(story)) == "(not stored: not JSON)"
+    assert show_body(response_body(story)) == "(not shown: not JSON)"
 
 
 def test_a_body_that_was_erased_says_so() -> None:
     story = tell(allowed_call(1))
     erased = CallStory(story.call, story.records, {})
-    assert show_body(response_body(erased)) == "(not stored: erased)"
+    assert show_body(response_body(erased)) == "(not shown: erased)"
+
+
+def test_a_body_that_is_not_what_was_recorded_says_so_and_is_not_shown() -> None:
+    story = tell(allowed_call(1))
+    faults = dict.fromkeys(story.payloads, ALTERED)
+    altered = CallStory(story.call, story.records, {}, faults)
+    assert show_body(response_body(altered)) == "(not shown: not what the record commits to)"
+    told = export_story(altered)["response"]
+    assert (told["content"], told["withheld"]) == ("", "not what the record commits to")
 
 
 @pytest.mark.parametrize(

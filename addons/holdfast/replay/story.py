@@ -25,7 +25,7 @@ NOBODY = "(nobody)"
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A stored body: its bytes and media type, or why it is not stored."""
+    """A stored body: its bytes and media type, or why it is not to be shown."""
 
     content: bytes = b""
     media_type: str = ""
@@ -82,7 +82,7 @@ def export_row(row: CallRow) -> dict[str, Any]:
 def show_body(body: Body) -> str:
     """The body for a person: JSON indented, other text as it is, bytes that are no text counted."""
     if body.withheld:
-        return f"(not stored: {body.withheld})"
+        return f"(not shown: {body.withheld})"
     try:
         text = body.content.decode()
     except UnicodeDecodeError:
@@ -219,12 +219,8 @@ def _join(story: CallStory, payloads: Iterable[Payload]) -> Body:
     return Body(
         content=b"".join(story.body(part) for part in parts),
         media_type=next((part.media_type for part in parts if part.media_type), ""),
-        withheld="; ".join(dict.fromkeys(why for part in parts if (why := _why_not_stored(story, part)))),
+        withheld="; ".join(dict.fromkeys(why for part in parts if (why := part.withheld or story.why_absent(part)))),
     )
-
-
-def _why_not_stored(story: CallStory, payload: Payload) -> str:
-    return payload.withheld or ("erased" if story.is_erased(payload) else "")
 
 
 def _export_body(body: Body) -> dict[str, Any]:

@@ -1,47 +1,61 @@
-"""Reading the record: calls listed by what is derived from their records, and told from the records themselves."""
+"""Reading the record: calls listed by what is derived from their records, and told from the records themselves.
+
+Bodies come from the database or an object store, which others may be able to write, so one is only given out when it
+is what its record commits to.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
 from heapq import merge
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, and_, select
+from sqlalchemy import Connection, Row, and_, select
 
-from holdfast.audit.payload import Slot, decompress
+from holdfast.audit.payload import PIECE_BYTES, Slot, commit, decompress
 from holdfast.audit.record import CallRow, Payload, Record, decode
 from holdfast.audit.store.following import CallFollower
 from holdfast.audit.store.search import ANY_CALL, CallSearch, Filters, Position
 from holdfast.audit.store.tables import blobs, bodies, calls, records
-from holdfast.errors import ConfigurationError, Conflict, NotFound
+from holdfast.errors import ConfigurationError, Conflict, Internal, NotFound
 
 if TYPE_CHECKING:
     from holdfast.audit.store.ledger import PieceStore
     from holdfast.database import Database
 
+type Piece = Row[str, bytes, str, bytes | None]
+"""SHA-256, salt, codec and bytes: the last of them None in an object store, the last two where it is missing."""
+
 PAGE = 500
+ERASED = "erased"
+MISSING = "missing"
+ALTERED = "not what the record commits to"
 
 
 @dataclass(frozen=True, slots=True)
 class CallStory:
     """All that is kept of one call: its records in order, and the bodies they refer to, by commitment.
 
-    In records of version 1 a body goes by its SHA-256 instead.
+    In records of version 1 a body goes by its SHA-256 instead. `faults` says of bodies that should be there why they
+    are not in `payloads`: a piece is MISSING, or what is kept is not what the record commits to (ALTERED).
     """
 
     call: CallRow
     records: tuple[Record, ...]
     payloads: Mapping[str, bytes]
+    faults: Mapping[str, str] = field(default_factory=dict)
 
     def body(self, payload: Payload | None) -> bytes:
-        """The stored bytes that `payload` refers to; none when there is no payload, or it was withheld or erased."""
+        """The stored bytes that `payload` refers to; none when there is no payload, or none of it is to be shown."""
         return self.payloads.get(_reference(payload), b"") if payload else b""
 
-    def is_erased(self, payload: Payload) -> bool:
-        """Whether the record refers to a body that is not there any more."""
-        return bool(_reference(payload)) and _reference(payload) not in self.payloads
+    def why_absent(self, payload: Payload) -> str:
+        """Why the body that a record refers to is not here: ERASED, MISSING or ALTERED; empty when it is."""
+        reference = _reference(payload)
+        return "" if not reference or reference in self.payloads else self.faults.get(reference, ERASED)
 
 
 SHOWN = tuple(calls.c[name] for name in CallRow.__struct_fields__)
@@ -98,30 +112,43 @@ class AuditStore:
     def _load_story(self, connection: Connection, row: CallRow) -> CallStory:
         told: list[Record] = []
         found: dict[str, bytes] = {}
+        faults: dict[str, str] = {}
         for day, log, seq, leaf in _in_order(connection, row.audit_id):
             record = decode(leaf).record
             told.append(record)
             for slot, payload in _payloads(record):
-                content = self._load_body(connection, day, log, seq, slot)
-                if content is not None:
-                    found[_reference(payload)] = content
-        return CallStory(row, tuple(told), found)
+                pieces = _find_pieces(connection, day, log, seq, slot)
+                try:
+                    if pieces:
+                        found[_reference(payload)] = self._load_body(day, payload, pieces)
+                except NotFound:
+                    faults[_reference(payload)] = MISSING
+                except Internal:
+                    faults[_reference(payload)] = ALTERED
+        return CallStory(row, tuple(told), found, faults)
 
-    def _load_body(self, connection: Connection, day: str, log: int, seq: int, slot: str) -> bytes | None:
-        """Put a body together from its pieces; None when it was erased."""
-        here = (bodies.c.day == day, bodies.c.log == log, bodies.c.seq == seq, bodies.c.slot == slot)
-        piece = and_(blobs.c.day == bodies.c.day, blobs.c.sha256 == bodies.c.sha256)
-        query = (
-            select(bodies.c.sha256, blobs.c.codec, blobs.c.body, blobs.c.size)
-            .select_from(bodies.join(blobs, piece))
-            .where(*here)
-            .order_by(bodies.c.part)
-        )
-        pieces = [
-            decompress(codec, self._kept(day, digest, kept), longest=size)
-            for digest, codec, kept, size in connection.execute(query)
-        ]
-        return b"".join(pieces) if pieces else None
+    def _load_body(self, day: str, payload: Payload, pieces: Sequence[Piece]) -> bytes:
+        """Put a body together from its pieces.
+
+        Raises NotFound when one is not there, Internal when they are not what the record commits to.
+        """
+        contents = [self._load_piece(day, payload, piece) for piece in pieces]
+        digests = [piece.sha256 for piece in pieces]
+        if payload.commitment and commit(bytes(pieces[0].salt), digests) != payload.commitment:
+            raise Internal("the pieces of a stored payload are not those that its record commits to")
+        if not payload.commitment and digests != [payload.sha256]:
+            raise Internal("a stored payload is not the one that its record names")
+        return b"".join(contents)
+
+    def _load_piece(self, day: str, payload: Payload, piece: Piece) -> bytes:
+        if piece.codec is None:
+            raise NotFound(f"payload {day}/{piece.sha256} is not in the database")
+        # Only bodies of version 1 were kept whole.
+        longest = PIECE_BYTES if payload.commitment else payload.size
+        content = decompress(piece.codec, self._kept(day, piece.sha256, piece.body), longest)
+        if sha256(content).hexdigest() != piece.sha256:
+            raise Internal(f"payload {day}/{piece.sha256} has other bytes")
+        return content
 
     def _kept(self, day: str, digest: str, kept: bytes | None) -> bytes:
         if kept is not None:
@@ -135,6 +162,18 @@ class AuditStore:
     def _page_after(self, filters: Filters, after: Position | None) -> list[CallRow]:
         with self._database.reading() as connection:
             return CallSearch(connection, filters).page(PAGE, after, newest_first=False)
+
+
+def _find_pieces(connection: Connection, day: str, log: int, seq: int, slot: str) -> Sequence[Piece]:
+    """The pieces of a body in order, those that are not there included; none when it was erased."""
+    piece = and_(blobs.c.day == bodies.c.day, blobs.c.sha256 == bodies.c.sha256)
+    query = (
+        select(bodies.c.sha256, bodies.c.salt, blobs.c.codec, blobs.c.body)
+        .select_from(bodies.outerjoin(blobs, piece))
+        .where(bodies.c.day == day, bodies.c.log == log, bodies.c.seq == seq, bodies.c.slot == slot)
+        .order_by(bodies.c.part)
+    )
+    return connection.execute(query).all()
 
 
 def _in_order(connection: Connection, audit_id: str) -> Iterator[tuple[str, int, int, bytes]]:
