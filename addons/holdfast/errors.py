@@ -135,4 +135,4 @@ class Unavailable(HoldfastError):
 
 
 class Superseded(Unavailable):
-    """The log is not as this writer left it: another process writes it, or the database was put back."""
+    """The log is not as this writer left it: another process writes it, it was dropped, or the database put back."""

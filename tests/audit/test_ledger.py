@@ -352,6 +352,25 @@ def test_of_two_writers_of_one_log_the_second_stops_the_first(
     assert verdict(database, tmp_path) == set()
 
 
+@pytest.mark.parametrize("end", ["dropped_at", "closed_at"])
+def test_a_log_that_has_ended_takes_no_more_records(
+    database: Database, store: LedgerStore, tmp_path: Path, end: str
+) -> None:
+    ledger = open_test_ledger(tmp_path, database)
+    ledger.write([entry()])
+    with database.writing() as connection:
+        connection.execute(text(f"UPDATE logs SET {end} = opened_at"))  # noqa: S608
+    before = list(store.leaves(ledger.row))
+    for _ in range(2):
+        with pytest.raises(Superseded, match="retention dropped it"):
+            ledger.write([entry()])
+    assert list(store.leaves(ledger.row)) == before
+    ended = ledger.row
+    ledger.close()
+    following = open_test_ledger(tmp_path, database)
+    assert (following.row.epoch, isinstance(following.write([entry()])[0], Receipt)) == (ended.epoch + 1, True)
+
+
 def test_two_processes_do_not_write_one_log(database: Database, tmp_path: Path) -> None:
     ledger = open_test_ledger(tmp_path, database)
     with pytest.raises(ConfigurationError, match="another Holdfast process writes the log"):

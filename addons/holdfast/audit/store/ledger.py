@@ -113,6 +113,8 @@ class LedgerStore:
             logs.c.id == bindparam("log"),
             logs.c.size == bindparam("old_size"),
             logs.c.root == bindparam("old_root"),
+            logs.c.closed_at.is_(None),
+            logs.c.dropped_at.is_(None),
         )
         self._advance = database.compile(update(logs).where(*as_it_was), ("size", "root", "closed_at"))
         self._add_records = database.compile(insert(records), records.c.keys())
@@ -245,8 +247,8 @@ class LedgerStore:
         }
         if connection.exec_driver_sql(self._advance, values).rowcount != 1:
             raise Superseded(
-                f"the log {batch.after.origin} is not as this gateway left it: another process writes it, or the "
-                "database was restored; restart the gateway"
+                f"the log {batch.after.origin} is not as this gateway left it: another process writes it, "
+                "retention dropped it, or the database was restored; restart the gateway"
             )
 
     def _split_pieces(self, batch: Batch) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
