@@ -406,6 +406,17 @@ def test_what_becomes_of_other_logs_is_told_once(database: Database, store: Ledg
     assert kinds(store, ledger.row) == ["heartbeat", "peer", "heartbeat", "heartbeat", "heartbeat", "peer", "heartbeat"]
 
 
+def test_a_log_that_was_dropped_is_not_told_again(database: Database, store: LedgerStore, tmp_path: Path) -> None:
+    open_test_ledger(tmp_path, database, replica="other").close("its day is over")
+    open_test_ledger(tmp_path, database, replica="kept").close("its day is over")
+    with database.writing() as connection:
+        connection.execute(text("UPDATE logs SET dropped_at = closed_at WHERE replica = 'other'"))
+    ledger = open_test_ledger(tmp_path, database)
+    ledger.beat()
+    (tells,) = [leaf.record for leaf in told(store, ledger.row) if leaf.record.peers]
+    assert [peer.log for peer in tells.peers] == ["holdfast/test/kept/1"]
+
+
 def lose_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next commit takes place, and nobody hears of it."""
     commit, left = LedgerStore.commit, [1]

@@ -279,8 +279,12 @@ class Ledger:
         return latest.epoch if is_ours and latest.epoch > known else max(known, latest.epoch) + 1
 
     def _peers(self, clock: Clock) -> list[Entry]:
-        """What has become of the other logs of the database, as a record; none when nothing has."""
-        others = (Seen(row.origin, row.size, row.root) for row in self._store.all_logs() if row.id != self._row.id)
+        """What has become of the other logs of the database, as a record; none when nothing has.
+
+        What was dropped cannot change any more, and the record of the drop says how large it was.
+        """
+        rows = (row for row in self._store.all_logs() if row.id != self._row.id and row.dropped_at is None)
+        others = (Seen(row.origin, row.size, row.root) for row in rows)
         news = tuple(other for other in others if other.size and self._seen.get(other.log) != other)
         self._seen.update({other.log: other for other in news})
         return [Entry(Record(kind=Kind.PEER, at=clock.time, peers=news))] if news else []
