@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from alembic import command
 from alembic.config import Config
@@ -16,6 +18,7 @@ from audit.entries import entry, open_test_ledger
 from holdfast.approval.store import HoldStore
 from holdfast.audit.keys import KeyFolder
 from holdfast.audit.payload import decompress
+from holdfast.audit.record import call_row
 from holdfast.audit.store import AuditStore, Filters, LedgerStore
 from holdfast.audit.store.export import export_lines
 from holdfast.audit.tree import hash_leaf, root_of
@@ -109,11 +112,12 @@ def _put_call(connection: Any, call: str, kind: str, at: str, told: dict[str, An
         text(
             "INSERT INTO calls (audit_id, received_at, username, issuer, verb, api_group, resource, subresource, "
             "namespace, name, uri, effect, rule, verdict, code, hold_id, duration_us, user_agent, complete) VALUES "
-            "(:call, :at, 'alice', 'https://issuer', :verb, '', 'pods', '', 'shop', 'web', :uri, 'allow', 'readers', "
+            "(:call, :at, 'alice', 'https://issuer', :verb, '', 'pods', '', 'shop', :name, :uri, 'allow', 'readers', "
             "'allowed', :code, '', NULL, '', :complete)"
         ),
         {
             "call": call, "at": at, "verb": told["what"]["verb"], "uri": told["what"]["uri"],
+            "name": told["what"]["name"],
             "code": told.get("response", {}).get("code"), "complete": kind == "outcome",
         },
     )  # fmt: skip
@@ -142,6 +146,30 @@ def test_every_story_reads_as_before(database: Database) -> None:
         b"line two\n",
         LARGE,
     ]
+
+
+def test_long_texts_are_carried_over_as_they_would_be_written_now(url: str) -> None:
+    """A caller chooses how long a path is; verify derives the columns from the leaf again."""
+    at, call, long = f"{DAYS[0]}T13:00:00.000000Z", "9d000000-0000-4000-8000-000000000000", "\u00fc" * 400
+    # Postgres never took a NUL.
+    uri = f"/api/v1/namespaces/shop/pods/{long}" + ("" if url.startswith("postgres") else "\0")
+    what = {**call_parts(at)["what"], "name": long, "uri": uri}
+    told = msgspec.json.encode(
+        json.loads(leaf("outcome", call, at, **{**call_parts(at), "what": what}, response={"code": 200})),
+        order="sorted",
+    )
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO records (seq, call_id, kind, at, leaf) VALUES (1000, :call, 'outcome', :at, :leaf)"),
+            {"call": call, "at": at, "leaf": told},
+        )
+        _put_call(connection, call, "outcome", at, json.loads(told))
+    engine.dispose()
+    with closing(Database.open(url)) as database:
+        story = AuditStore(database).load_call(call)
+    assert story.call == call_row(story.records[0])
+    assert story.call.name == long[:126]
 
 
 def test_leaves_are_carried_over_byte_for_byte_into_a_log_a_day(database: Database) -> None:

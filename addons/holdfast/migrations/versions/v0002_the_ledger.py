@@ -32,6 +32,9 @@ PAGE = 500
 BLOBS_A_PAGE = 20
 """Bodies were kept whole, however long."""
 
+CUT = ("username", "api_group", "resource", "subresource", "namespace", "name", "rule")
+"""The columns of calls that keep no more of a text than fits into an index."""
+
 EARLIER = ("records", "payloads", "calls")
 """The tables of revision 0001 that give way to new ones of the same or another name."""
 
@@ -280,7 +283,15 @@ def _carry_over_calls(connection: sa.Connection) -> None:
         *_, row = versions
         identity = msgspec.json.decode(row.pop("leaf")).get("identity")
         caller = _keep_caller(connection, identity) if identity else ""
-        _insert(connection, "calls", [{**row, "day": row["received_at"][:10], "caller": caller}])
+        _insert(connection, "calls", [{**_cut(row), "day": row["received_at"][:10], "caller": caller}])
+
+
+def _cut(row: dict[str, Any]) -> dict[str, Any]:
+    """Write the texts as `record.call_row` does, which the verifier holds them against; they were kept whole."""
+    from holdfast.audit.record import column_text
+
+    cut = {name: column_text(row[name]) for name in CUT}
+    return {**row, **cut, "uri": row["uri"].replace("\0", "\ufffd")}
 
 
 def _keep_caller(connection: sa.Connection, identity: dict[str, Any]) -> str:
