@@ -69,6 +69,8 @@ _PRAGMAS = (
     ("busy_timeout", BUSY_TIMEOUT_MS),
     # Pages that indexes touch again and again are written to the file once in 16 MiB of log, not once in 4.
     ("wal_autocheckpoint", 4000),
+    # KiB of pages that a connection keeps: with SQLite's 2,000, a large index is read again at every commit.
+    ("cache_size", -32_768),
 )
 _READING_PRAGMAS = (("query_only", 1), ("busy_timeout", BUSY_TIMEOUT_MS))
 _CAUSES = {
