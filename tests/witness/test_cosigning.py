@@ -45,8 +45,8 @@ class Clock:
 class Desk:
     """A witness on a folder, with a clock to move."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = WitnessFolder(folder)
+    def __init__(self, folder: Path, keep_days: int = 400) -> None:
+        self.folder = WitnessFolder(folder, keep_days)
         self.clock = Clock()
         with self.folder.locked():
             self.key = self.folder.open_key(NAME)
@@ -59,6 +59,10 @@ class Desk:
 
     def add(self, log: Log, old_size: int, size: int, *, fork: bool = False) -> str:
         return self.witness.add_checkpoint(log.submission(old_size, size, fork=fork))
+
+    @property
+    def cosigned_file(self) -> Path:
+        return self.folder.cosigned_file(self.clock.now)
 
     def cosigned(self) -> list[Checkpoint]:
         return cosigned_in(self.folder.folder, self.key.verifier)
@@ -166,7 +170,7 @@ def test_a_stranger_s_log_and_a_stranger_s_key(desk: Desk) -> None:
     with pytest.raises(Forbidden):
         desk.witness.add_checkpoint(write_submission(Submission(0, (), unsigned)))
     assert desk.state() is None
-    assert not desk.folder.cosigned_file.exists()
+    assert not desk.cosigned_file.exists()
 
 
 def test_a_signature_of_a_trusted_key_must_be_good(desk: Desk) -> None:
@@ -200,7 +204,7 @@ def test_only_verified_signatures_are_kept(desk: Desk) -> None:
     desk.witness.add_checkpoint(
         write_submission(Submission(0, (), write_note(Note(note.text, (*junk, *note.signatures)))))
     )
-    (evidence,) = [one for one in read_evidence(desk.folder.folder) if one.path == desk.folder.cosigned_file]
+    (evidence,) = [one for one in read_evidence(desk.folder.folder) if one.path == desk.cosigned_file]
     assert [signature.name for signature in parse_note(evidence.note).signatures] == [LOG.origin, NAME]
 
 
@@ -224,6 +228,43 @@ def test_the_time_is_the_clock_s_and_a_repeat_gets_the_same(desk: Desk) -> None:
     desk.clock.now -= timedelta(days=1)
     desk.add(LOG, 3, 3)
     assert len(desk.cosigned()) == 3
+
+
+def test_the_notes_of_a_day_are_one_file_of_which_the_latest_are_kept(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "witness", keep_days=3)
+    (tmp_path / "witness" / "cosigned.notes").touch()  # as it was called before
+    for size in range(1, 6):
+        desk.add(LOG, size - 1, size)
+        desk.add(OTHER, size - 1, size)
+        desk.clock.now += timedelta(days=1)
+    names = [file.name for file in sorted((tmp_path / "witness").glob("*.notes"))]
+    assert names == [*(f"cosigned-2026-11-{day}.notes" for day in (27, 28, 29)), "cosigned.notes"]
+    told = [(one.path.parent.name, one.checkpoint.size) for one in read_evidence(desk.folder.folder)]
+    assert sorted(told) == [("logs", 5)] * 2 + [("witness", size) for size in (3, 3, 4, 4, 5, 5)]
+    desk.clock.now += timedelta(days=10_000)
+    desk.add(LOG, 5, 6)
+    assert {one.size for one in desk.cosigned()} == {4, 5, 6}
+
+
+def test_certificates_are_kept_private_and_once(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "witness")
+    certificate = parse_note(LOG.certificate())
+    for junk in (b"one", b"two"):
+        signatures = (*certificate.signatures, Signature(KeyName("junk"), b"junk", junk * 100))
+        desk.witness.add_certificate(write_note(Note(certificate.text, signatures)))
+    assert list(desk.folder.certificates()) == [LOG.certificate()]
+    (file,) = (tmp_path / "witness" / "certificates").iterdir()
+    assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+def test_a_certificate_that_cannot_be_kept_is_not_answered_for(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "witness")
+    (tmp_path / "witness" / "certificates").rmdir()
+    with pytest.raises(Unavailable):
+        desk.witness.add_certificate(LOG.certificate())
+    (tmp_path / "witness" / "certificates").mkdir()
+    desk.witness.add_certificate(LOG.certificate())
+    assert list(desk.folder.certificates()) == [LOG.certificate()]
 
 
 def test_an_expired_certificate_signs_nothing_more(tmp_path: Path) -> None:
@@ -298,7 +339,7 @@ def test_whatever_is_sent_no_two_cosigned_trees_contradict(
             with suppress(HoldfastError):
                 desk.add(LOG, start, size, fork=fork)
                 answered.append(LOG.checkpoint(size, fork=fork))
-    found = desk.cosigned() if desk.folder.cosigned_file.exists() else []
+    found = desk.cosigned() if desk.cosigned_file.exists() else []
     assert set(answered) == set(found)
     for older, newer in pairwise(found):
         assert older.size <= newer.size
@@ -385,8 +426,8 @@ def test_a_folder_of_another_key_cosigns_nothing(desk: Desk) -> None:
 
 def test_what_cannot_be_made_durable_is_not_answered(desk: Desk) -> None:
     desk.add(LOG, 0, 10)
-    desk.folder.cosigned_file.rename(desk.folder.folder / "moved")
-    desk.folder.cosigned_file.mkdir()
+    desk.cosigned_file.rename(desk.folder.folder / "moved")
+    desk.cosigned_file.mkdir()
     with pytest.raises(Unavailable):
         desk.add(LOG, 10, 12)
     assert desk.state() == LOG.checkpoint(12)
@@ -394,7 +435,7 @@ def test_what_cannot_be_made_durable_is_not_answered(desk: Desk) -> None:
         desk.add(LOG, 12, 12)
     with pytest.raises(Fork):
         desk.add(LOG, 12, 12, fork=True)
-    desk.folder.cosigned_file.rmdir()
+    desk.cosigned_file.rmdir()
     assert is_cosigned(LOG.checkpoint(12), desk.add(LOG, 12, 12), desk.key.verifier)
     assert desk.cosigned() == [LOG.checkpoint(12)]
 

@@ -40,7 +40,7 @@ def test_nobody_else_reads_it(tmp_path: Path) -> None:
     with folder.locked():
         folder.open_key(NAME)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.folder.iterdir()}
-    assert modes == {"witness.key": 0o600, "lock": 0o600, "logs": 0o700, "forks": 0o700}
+    assert modes == {"witness.key": 0o600, "lock": 0o600, "logs": 0o700, "forks": 0o700, "certificates": 0o700}
     assert stat.S_IMODE(folder.folder.stat().st_mode) == 0o700
 
 

@@ -44,6 +44,19 @@ def test_a_certificate_ends() -> None:
         trust.learn(LOG.certificate(), NOW - timedelta(days=2))
 
 
+def test_what_was_learned_can_be_recalled_where_the_root_is_still_trusted() -> None:
+    kept = Trust([ROOT.verifier], []).learn(LOG.certificate(), NOW)
+    again = Trust([ROOT.verifier], [])
+    again.recall(kept)
+    assert again.find_verifiers(LOG.origin, NOW) == [LOG.signer.verifier]
+    assert again.find_verifiers(LOG.origin, LATER) == []
+    other = Trust([OTHER_ROOT.verifier], [])
+    with pytest.raises(Forbidden, match="no good signature of a root key"):
+        other.recall(kept)
+    with pytest.raises(BadRequest):
+        again.recall(kept[:-1])
+
+
 def test_two_keys_may_sign_for_one_log() -> None:
     other = Log(seed="next")
     trust = Trust([ROOT.verifier], [])

@@ -189,11 +189,14 @@ def test_a_witness_goes_on_where_it_was(tmp_path: Path) -> None:
         assert first.process.wait(SECONDS) == 0
     with running_witness(folder) as second:
         assert second.verifier == key
-        assert second.post("add-checkpoint", LOG.submission(10, 12)).status_code == 404
-        second.post("add-certificate", CERTIFICATE)
         assert second.post("add-checkpoint", LOG.submission(0, 12)).text == "10\n"
         assert second.post("add-checkpoint", LOG.submission(10, 12, fork=True)).status_code == 422
         assert second.post("add-checkpoint", LOG.submission(10, 12)).status_code == 200
+    with running_witness(folder, "--log", str(OTHER_ROOT.verifier)) as third:
+        assert third.post("add-checkpoint", LOG.submission(12, 13)).status_code == 404
+    assert "a certificate of an earlier run is passed over: the certificate carries no good signat" in "".join(
+        third.output
+    )
 
 
 class Grower(threading.Thread):

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -146,7 +147,7 @@ def running_witness(folder: Path, *options: str) -> Iterator[RunningWitness]:
 def cosigned_in(folder: Path, witness: Verifier) -> list[Checkpoint]:
     """What the folder says that the witness cosigned, every signature checked, oldest first."""
     found = []
-    for text in read_notes(folder / "cosigned.notes"):
+    for text in chain.from_iterable(map(read_notes, sorted(folder.glob("cosigned*.notes")))):
         checkpoint, note = parse_checkpoint(text)
         assert cosigned_at(note, witness) is not None
         found.append(checkpoint)

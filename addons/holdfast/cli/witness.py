@@ -45,6 +45,9 @@ def serve(
     private_key: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Key of the serving certificate, PEM.")
     ] = None,
+    keep_days: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Keep the files of what was cosigned, one a day, of N days.")
+    ] = 400,
 ) -> None:
     """Run a witness (C2SP tlog-witness) until it is interrupted; it prints `ready URL` once it takes requests.
 
@@ -68,7 +71,7 @@ def serve(
     except BadNote as error:
         raise ConfigurationError(f"--log: {error}.") from error
     run(
-        WitnessFolder(state_dir),
+        WitnessFolder(state_dir, keep_days),
         Trust([load_verifier(file) for file in root or []], logs),
         name=_key_name(name),
         host=host,

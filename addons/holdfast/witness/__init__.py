@@ -2,7 +2,8 @@
 
     trust         which keys sign for which log: pinned ones, and those that a pinned root certified
     cosigning     what is checked before a checkpoint is cosigned
-    state         the folder: the witness's key, the latest checkpoint of every log, the notes that were cosigned
+    state         the folder: the witness's key, the latest checkpoint of every log, the notes that were cosigned,
+                  the certificates that were learned
     application   the HTTP interface
     server        the process
 

@@ -74,8 +74,9 @@ class Witness:
         self._answered: dict[Origin, Answered] = {}
 
     def add_certificate(self, text: str) -> None:
-        """Learn a certificate. Raises BadRequest, Forbidden."""
-        self._trust.learn(text, self._clock())
+        """Learn a certificate, and keep it. Raises BadRequest, Forbidden; Unavailable when it cannot be kept."""
+        with self._lock:
+            self._folder.keep_certificate(self._trust.learn(text, self._clock()))
 
     def add_checkpoint(self, text: str) -> str:
         """Return the signature line for a submission.
@@ -95,12 +96,13 @@ class Witness:
             return self._cosign(checkpoint, signed)
 
     def _cosign(self, checkpoint: Checkpoint, signed: Note) -> str:
-        now = int(self._clock().timestamp())
+        at = self._clock()
+        now = int(at.timestamp())
         before = self._answered.get(checkpoint.origin)
         if before and before.checkpoint == checkpoint and 0 <= now - before.unix_seconds < REPEAT_SECONDS:
             return before.line
         cosignature = cosign(checkpoint, self._signer, now)
-        self._folder.keep(checkpoint.origin, write_note(Note(signed.text, (*signed.signatures, cosignature))))
+        self._folder.keep(checkpoint.origin, write_note(Note(signed.text, (*signed.signatures, cosignature))), at)
         answer = Answered(checkpoint, now, write_signature(cosignature))
         self._answered[checkpoint.origin] = answer
         return answer.line

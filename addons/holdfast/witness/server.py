@@ -7,6 +7,7 @@ import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from holdfast.errors import BadRequest, Forbidden
 from holdfast.serving import Service, serve
 from holdfast.witness.application import WitnessAPI
 from holdfast.witness.cosigning import Witness
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from holdfast.audit.note import KeyName
     from holdfast.witness.state import WitnessFolder
     from holdfast.witness.trust import Trust
+
+log = logging.getLogger(__name__)
 
 
 def run(
@@ -39,4 +42,14 @@ def run(
     service = Service("the witness", "choose another with --listen", certificate, private_key)
     with folder.locked(), service.bind(host, port) as listener:
         witness = Witness(folder.open_key(name), trust, folder, lambda: datetime.now(UTC))
+        _recall(trust, folder)
         asyncio.run(serve(service, WitnessAPI(witness).application(), listener, ready))
+
+
+def _recall(trust: Trust, folder: WitnessFolder) -> None:
+    """Trust again what was learned before the last end, where whoever certified it is still trusted."""
+    for certificate in folder.certificates():
+        try:
+            trust.recall(certificate)
+        except (BadRequest, Forbidden) as error:
+            log.warning("a certificate of an earlier run is passed over: %s", error)

@@ -2,18 +2,24 @@
 
     witness.key             the witness's private key, made at first start
     logs/HASH.checkpoint    the latest checkpoint that was cosigned of a log; HASH is SHA-256 of the origin, in hex
-    cosigned.notes          every note that was cosigned (see `holdfast.audit.anchors.file`)
+    cosigned-DAY.notes      every note that was cosigned on a day (see `holdfast.audit.anchors.file`)
     forks/HASH.checkpoint   the first checkpoint of a log that contradicts the one cosigned at its size
+    certificates/HASH.certificate   a certificate that was learned; HASH is SHA-256 of the file, in hex
     lock                    held by the one process that cosigns
 
-What is kept of a note is its text and the signatures that were verified.
+What is kept of a note is its text and the signatures that were verified. Of the files of notes only the latest are
+kept, so many as `keep_days` says: what a log was like before is also shown by the latest checkpoint of it, which
+stays, since it was only cosigned when the log had grown from there. They are counted, for a clock that jumps ahead
+must not remove them all.
 """
 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from contextlib import contextmanager
+from datetime import UTC
 from hashlib import sha256
 from socket import gethostname
 from typing import TYPE_CHECKING
@@ -30,24 +36,31 @@ from holdfast.settings import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
     from pathlib import Path
 
     from holdfast.audit.checkpoint import Origin
     from holdfast.audit.note import KeyName
 
 
-class WitnessFolder:
-    """The folder. Blocking; not safe to use from several threads at once."""
+KEEP_DAYS = 400
+CERTIFICATE = ".certificate"
 
-    def __init__(self, folder: Path) -> None:
+log = logging.getLogger(__name__)
+
+
+class WitnessFolder:
+    """The folder, with notes of the latest `keep_days` days. Blocking; not safe to use from several threads at once."""
+
+    def __init__(self, folder: Path, keep_days: int = KEEP_DAYS) -> None:
         self.folder = folder
         self.key_file = folder / "witness.key"
-        self.cosigned_file = folder / f"cosigned{NOTES}"
+        self._keep_days = keep_days
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep every other process out, making the folder where it is missing. Raises ConfigurationError."""
-        for folder in (self.folder, self._logs, self._forks):
+        for folder in (self.folder, self._logs, self._forks, self._certificates):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             make_name_durable(folder)
         descriptor = os.open(self.folder / "lock", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
@@ -92,10 +105,29 @@ class WitnessFolder:
             raise Internal(f"what the witness kept of {origin} is not what it cosigned")
         return checkpoint
 
-    def keep(self, origin: Origin, note: str) -> None:
+    def cosigned_file(self, now: datetime) -> Path:
+        """The file for what is cosigned at this time."""
+        return self.folder / f"cosigned-{now.astimezone(UTC):%Y-%m-%d}{NOTES}"
+
+    def keep(self, origin: Origin, note: str, now: datetime) -> None:
         """Make a cosigned note durable, as the latest of its log and among all. Raises Unavailable."""
         self._write(self._logs / _file_name(origin), note)
-        append_note(self.cosigned_file, note)
+        file = self.cosigned_file(now)
+        is_new = not file.exists()
+        append_note(file, note)
+        if is_new:
+            self._remove_early_notes()
+
+    def certificates(self) -> Iterator[str]:
+        """Yield the certificates that were kept, unverified. Raises ConfigurationError."""
+        for file in sorted(self._certificates.glob(f"*{CERTIFICATE}")):
+            yield read_file(file).decode("utf-8", "replace")
+
+    def keep_certificate(self, note: str) -> None:
+        """Make a certificate durable. Raises Unavailable."""
+        file = self._certificates / f"{sha256(note.encode()).hexdigest()}{CERTIFICATE}"
+        if not file.exists():
+            self._write(file, note)
 
     def keep_fork(self, origin: Origin, note: str) -> None:
         """Keep the first note that contradicts what was cosigned of a log. Raises Unavailable."""
@@ -110,6 +142,17 @@ class WitnessFolder:
     @property
     def _forks(self) -> Path:
         return self.folder / "forks"
+
+    @property
+    def _certificates(self) -> Path:
+        return self.folder / "certificates"
+
+    def _remove_early_notes(self) -> None:
+        for file in sorted(self.folder.glob(f"cosigned-*{NOTES}"))[: -self._keep_days]:
+            try:
+                file.unlink()
+            except OSError as error:
+                log.warning("%s: cannot be removed: %s", file, error.strerror)
 
     def _lock(self, descriptor: int) -> None:
         try:

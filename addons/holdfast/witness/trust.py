@@ -1,7 +1,7 @@
 """Which keys sign for which log.
 
 A log is known when its key is pinned, or when a pinned root has certified a key for its replica. Certificates are
-learned while the witness runs and forgotten when it ends: whoever submits has them, and the root vouches for them.
+learned while the witness runs, and kept (see `state`); a root that is pinned no longer vouches for none of them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from holdfast.audit.keys import Certificate, parse_certificate
-from holdfast.audit.note import ED25519, BadNote, Verifier, is_signed_by, parse_note
+from holdfast.audit.note import ED25519, BadNote, Note, Verifier, find_signature, is_signed_by, parse_note, write_note
 from holdfast.errors import BadRequest, ConfigurationError, Forbidden, NotFound
 
 if TYPE_CHECKING:
@@ -32,20 +32,21 @@ class Trust:
         self._logs = tuple(logs)
         self._certificates: tuple[Certificate, ...] = ()
 
-    def learn(self, text: str, now: datetime) -> None:
-        """Take in a certificate. Raises BadRequest, Forbidden when no root signed it or it is not valid now."""
-        try:
-            note = parse_note(text)
-            root = next((root for root in self._roots if is_signed_by(note, root)), None)
-            certificate = None if root is None else parse_certificate(text, root)
-        except BadNote as error:
-            raise BadRequest(str(error)) from error
-        if certificate is None:
-            raise Forbidden("the certificate carries no good signature of a root key that this witness trusts")
+    def learn(self, text: str, now: datetime) -> str:
+        """Take in a certificate; return what to keep of it for `recall`: its text and the root's signature.
+
+        Raises BadRequest, Forbidden when no root signed it or it is not valid now.
+        """
+        certificate, root = self._read(text)
         if not certificate.is_valid_at(now):
             raise Forbidden("the certificate is not valid at this time")
-        if certificate not in self._certificates:
-            self._certificates = (*self._certificates, certificate)
+        self._add(certificate)
+        note = parse_note(text)
+        return write_note(Note(note.text, tuple(filter(None, [find_signature(note, root)]))))
+
+    def recall(self, text: str) -> None:
+        """Take in a certificate that was learned earlier. Raises BadRequest, Forbidden when no root signed it."""
+        self._add(self._read(text)[0])
 
     def find_verifiers(self, origin: Origin, now: datetime) -> list[Verifier]:
         """The keys that sign for this log now, perhaps none. Raises NotFound when the log is not known at all."""
@@ -55,3 +56,17 @@ class Trust:
             raise NotFound(f"this witness does not know the log {origin}")
         valid = [certificate.verifier_for(origin) for certificate in certificates if certificate.is_valid_at(now)]
         return [*pinned, *valid]
+
+    def _read(self, text: str) -> tuple[Certificate, Verifier]:
+        try:
+            note = parse_note(text)
+            root = next((root for root in self._roots if is_signed_by(note, root)), None)
+            if root is not None:
+                return parse_certificate(text, root), root
+        except BadNote as error:
+            raise BadRequest(str(error)) from error
+        raise Forbidden("the certificate carries no good signature of a root key that this witness trusts")
+
+    def _add(self, certificate: Certificate) -> None:
+        if certificate not in self._certificates:
+            self._certificates = (*self._certificates, certificate)
