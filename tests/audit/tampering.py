@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,13 +15,15 @@ from audit.entries import entry, new_id, open_test_ledger, record, request
 from holdfast.audit.anchors.evidence import read_evidence
 from holdfast.audit.anchors.file import append_note
 from holdfast.audit.checkpoint import Checkpoint, Origin, sign_checkpoint
+from holdfast.audit.export import write_export
 from holdfast.audit.keys import KeyFolder
 from holdfast.audit.note import KeyName
 from holdfast.audit.record import Entry, Kind, Leaf, decode, encode, encode_leaf
 from holdfast.audit.store import LedgerStore
 from holdfast.audit.store.export import export_lines
 from holdfast.audit.tree import hash_leaf, root_of
-from holdfast.audit.verify import Anchoring, Class, Report, verify_lines
+from holdfast.audit.verify import Anchoring, Class, Report, examined_lines, verify_lines
+from holdfast.audit.verify.workers import Sharing
 from holdfast.database import Database
 
 if TYPE_CHECKING:
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     from holdfast.audit.store.ledger import LogRow
 
 CALLS = 6
+ALL_BY_A_WORKER = Sharing(workers=1, block_bytes=4096, alone_bytes=0, own_blocks=0)
 
 
 @dataclass
@@ -166,9 +171,16 @@ class Site:
                 self.drop_from(row, seq)
 
     def verify(self, **options: Any) -> Report:
-        """The auditor's verdict."""
+        """The auditor's verdict, which is the same from a file that other processes examine."""
         anchoring = Anchoring(tuple(read_evidence(self.anchors)), **options)
-        return verify_lines(export_lines(self.database, "test", "2026-01-01T00:00:00.000000Z"), self.root, anchoring)
+        lines = list(export_lines(self.database, "test", "2026-01-01T00:00:00.000000Z"))
+        report = verify_lines(lines, self.root, anchoring)
+        file = io.BytesIO()
+        write_export(lines, file)
+        file.seek(0)
+        with closing(examined_lines(file, self.root, ALL_BY_A_WORKER)) as examined:
+            assert verify_lines(examined, self.root, anchoring) == report
+        return report
 
 
 def spell(told: Record, leaf: Leaf) -> bytes:

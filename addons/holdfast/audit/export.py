@@ -185,7 +185,7 @@ def write_export(lines: Iterable[Line], stream: IO[bytes]) -> None:
     compressor = zstd.ZstdCompressor(LEVEL)
     block = bytearray()
     for line in lines:
-        block += _encoder.encode(line)
+        block += encode_line(line)
         block += b"\n"
         if len(block) >= BLOCK:
             stream.write(compressor.compress(block))
@@ -195,26 +195,60 @@ def write_export(lines: Iterable[Line], stream: IO[bytes]) -> None:
 
 def read_export(stream: IO[bytes]) -> Iterator[Line]:
     """Yield the lines of an export. Raises ConfigurationError where it is none, is cut, or a line is too long."""
-    rest = b""
+    for block in read_blocks(stream):
+        yield from decode_block(block)
+
+
+def read_blocks(stream: IO[bytes], size: int = BLOCK) -> Iterator[bytes]:
+    """Yield an export as blocks of whole lines, undecoded, of about `size` bytes or as many more as a line has.
+
+    Raises ConfigurationError where it is no export, is cut, or a line is too long.
+    """
+    rest: list[bytes] = []
     try:
-        for block in _decompress(stream):
-            whole, _, rest = (rest + block).rpartition(b"\n")
-            if len(rest) > LONGEST_LINE:
+        for content in _decompress(stream, size):
+            end = content.rfind(b"\n") + 1
+            if end:
+                yield b"".join((*rest, content[:end]))
+                rest.clear()
+            rest.append(content[end:])
+            if sum(map(len, rest)) > LONGEST_LINE:
                 raise ConfigurationError("the export has a line that is too long; it is no export, or was damaged.")
-            yield from _decoder.decode_lines(whole)
-    except (zstd.ZstdError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"this is not an export, or it was damaged: {error}.") from error
-    if rest:
+    except zstd.ZstdError as error:
+        raise _damaged(error) from error
+    if any(rest):
         raise ConfigurationError("the last line of the export was cut; export it again.")
 
 
-def _decompress(stream: IO[bytes]) -> Iterator[bytes]:
+def decode_block(block: bytes) -> list[Line]:
+    """Read the lines of a block. Raises ConfigurationError when they are none of an export."""
+    try:
+        return _decoder.decode_lines(block)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise _damaged(error) from error
+
+
+def encode_line(line: Line) -> bytes:
+    """Return a line's JSON."""
+    return _encoder.encode(line)
+
+
+def decode_line(line: bytes) -> Line:
+    """Read one line that `encode_line` wrote."""
+    return _decoder.decode(line)
+
+
+def _damaged(error: Exception) -> ConfigurationError:
+    return ConfigurationError(f"this is not an export, or it was damaged: {error}.")
+
+
+def _decompress(stream: IO[bytes], size: int) -> Iterator[bytes]:
     """Yield what is in the one frame, a block at a time, whatever is compressed into it."""
     decompressor = zstd.ZstdDecompressor()
     while not decompressor.eof:
         kept = stream.read(BLOCK) if decompressor.needs_input else b""
         if not kept and decompressor.needs_input:
             raise ConfigurationError("the export was cut; export it again.")
-        yield decompressor.decompress(kept, max_length=BLOCK)
+        yield decompressor.decompress(kept, max_length=size)
     if decompressor.unused_data or stream.read(1):
         raise ConfigurationError("something follows the end of the export; it was damaged.")

@@ -81,6 +81,9 @@ PAYLOAD_ERASED = Code(Class.REDACTED, "payload-erased", "a body was erased, and 
 LOG_DROPPED = Code(Class.REDACTED, "log-dropped", "a log was dropped by retention; its leaf hashes are kept")
 PAYLOADS_LEFT_OUT = Code(Class.REDACTED, "payloads-left-out", "the export holds no payloads, so none was looked at")
 
+CODES = {code.name: code for code in list(globals().values()) if isinstance(code, Code)}
+"""Every kind of finding, by its name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:

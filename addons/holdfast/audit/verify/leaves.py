@@ -1,52 +1,40 @@
-"""One log's lines: its leaves one after another, what is derived from them, its bodies, checkpoints and clocks.
+"""One log's lines: its leaves one after another, their places and clocks, its checkpoints, and what it says of others.
 
-What its records and checkpoints claim of any log at some size is only remembered here; `roots` holds it against the
-trees, when all of them are known. Only logs whose key the root has certified are believed in what they claim.
+What a line tells by itself was examined before (see `examine`). What its records and checkpoints claim of any log at
+some size is only remembered here; `roots` holds it against the trees, when all of them are known. Only logs whose key
+the root has certified are believed in what they claim.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from holdfast.audit.callers import caller_id
 from holdfast.audit.checkpoint import Origin, open_checkpoint
 from holdfast.audit.keys import parse_certificate
 from holdfast.audit.note import BadNote, KeyName, Verifier
-from holdfast.audit.payload import PIECE_BYTES, Slot, commit
-from holdfast.audit.record import Kind, Leaf, Record, Seen, call_row, decode, encode_caller, timestamp
+from holdfast.audit.record import Kind, Seen, decode, timestamp
 from holdfast.audit.sequence import NO_HASH
-from holdfast.audit.tree import HASH_BYTES, LeafHash, hash_leaf
+from holdfast.audit.tree import HASH_BYTES, LeafHash
 from holdfast.audit.verify import findings as found
+from holdfast.audit.verify.examine import KNOWN_CALLERS, SPEAKING, ExaminedCheckpoint, ExaminedRecord
 from holdfast.audit.verify.findings import Report
 from holdfast.audit.verify.scratch import Scratch
-from holdfast.errors import Internal
 
 if TYPE_CHECKING:
-    from holdfast.audit.export import BodyLine, CheckpointLine, LeafHashesLine, LogLine, RecordLine
+    from holdfast.audit.checkpoint import Checkpoint
+    from holdfast.audit.export import CheckpointLine, LeafHashesLine, LogLine
     from holdfast.audit.keys import Certificate
-    from holdfast.audit.record import Caller, CallRow, Payload
+    from holdfast.audit.record import Leaf
     from holdfast.audit.verify.findings import Code
 
 LEGACY = "legacy/"
 """Logs from before logs were signed are called so, and only those hold leaves of version 1."""
 
 TOLERATED_STEP_SECONDS = 2.0
-LATEST_START = timedelta(hours=1)
-"""A log is named and given its day before its first record is durable."""
-
 HASHES_A_WRITE = 1000
-KNOWN_CALLERS = 10_000
-SPEAKING = {Kind.HEARTBEAT, Kind.PEER, Kind.REDACT, Kind.ROTATE, Kind.CLOSE}
-"""Records in which a log tells of itself and of others."""
-
-_DIGEST = re.compile("[0-9a-f]{64}")
-_row_encoder = msgspec.json.Encoder(order="sorted")
 
 
 @dataclass(slots=True)
@@ -59,10 +47,11 @@ class Shared:
     logs: dict[int, LogCheck] = field(default_factory=dict)
     rows: Counter[str] = field(default_factory=Counter)
     dropped_days: set[str] = field(default_factory=set)
-    callers: dict[str, str] = field(default_factory=dict)
-    """IDs of callers seen before, by their JSON."""
+    callers: set[str] = field(default_factory=set)
+    """IDs of callers that were remembered lately."""
 
     origins: set[str] = field(default_factory=set)
+    with_payloads: bool = True
 
 
 @dataclass(slots=True)
@@ -83,6 +72,7 @@ class LogCheck:
         self.is_legacy = line.origin.startswith(LEGACY)
         self.is_dropped = bool(line.dropped_at)
         self.first_time = ""
+        self._begun_at = ""
         self.last_time = ""
         self.closed_at = ""
         self.goes_on_from: Seen | None = None
@@ -112,15 +102,16 @@ class LogCheck:
         """What verifies the log's checkpoints; None when its certificate is no good."""
         return self.certificate.verifier_for(Origin(KeyName(self.origin))) if self.certificate else None
 
-    def check_checkpoint(self, line: CheckpointLine) -> None:
+    def check_checkpoint(self, told: CheckpointLine | ExaminedCheckpoint) -> None:
         """Take in a signed note of this log."""
         self._shared.rows["checkpoints"] += 1
         self._shared.report.checkpoints += 1
         verifier = self.verifier()
         if verifier is None:
             return
+        line = told.line if isinstance(told, ExaminedCheckpoint) else told
         try:
-            checkpoint = open_checkpoint(line.note, verifier)
+            checkpoint = _open(told, verifier)
         except BadNote as error:
             self.tell(found.CHECKPOINT_BAD, f"the checkpoint kept for size {line.size}: {error}")
             return
@@ -137,20 +128,16 @@ class LogCheck:
         for start in range(0, len(line.hashes) - HASH_BYTES + 1, HASH_BYTES):
             self._append(LeafHash(line.hashes[start : start + HASH_BYTES]))
 
-    def check_record(self, line: RecordLine) -> None:
+    def check_record(self, told: ExaminedRecord) -> None:
         """Take in a leaf and what hangs on it."""
         self._records += 1
-        if line.seq != self.size:
-            self.tell(found.LEAF_MISSING, f"after record {self.size - 1} comes {line.seq}", line.seq)
-        if line.leaf_type:
-            self.tell(found.LEAF_TYPE, f"the leaf is kept as {line.leaf_type}", line.seq)
-        try:
-            leaf = decode(line.leaf)
-        except Internal as error:
-            self.tell(found.LEAF_SPELLING, str(error), line.seq)
-        else:
-            self._check_leaf(line, leaf)
-        self._append(hash_leaf(line.leaf))
+        if told.seq != self.size:
+            self.tell(found.LEAF_MISSING, f"after record {self.size - 1} comes {told.seq}", told.seq)
+        for code, what in told.findings:
+            self.tell(found.CODES[code], what, told.seq)
+        if told.version:
+            self._check_leaf(told)
+        self._append(LeafHash(told.leaf_hash))
 
     def finish(self) -> None:
         """The log's lines are over."""
@@ -203,10 +190,11 @@ class LogCheck:
             return
         if line.closed_at != self.closed_at:
             self.tell(found.LOG_ALTERED, f"it is said to be closed at {line.closed_at!r}, found {self.closed_at!r}")
-        if line.opened_at[:10] != line.day or not _begins(line.day, line.opened_at, self.first_time):
+        if self._begun_at and not _begins(line.day, line.opened_at, self._begun_at):
             self.tell(
                 found.LOG_ALTERED,
-                f"it is said to be of {line.day}, opened at {line.opened_at}; its first record is of {self.first_time}",
+                f"it is said to be of {line.day}, opened at {line.opened_at}; it says itself that this was at "
+                f"{self._begun_at}",
             )
 
     def _append(self, leaf_hash: LeafHash) -> None:
@@ -220,110 +208,83 @@ class LogCheck:
     def _claim(self, log: str, size: int, root: bytes, kind: str, seq: int) -> None:
         self._shared.scratch.add("claim", (log, size, root, kind, self.origin, seq, self.last_time, None))
 
-    def _check_leaf(self, line: RecordLine, leaf: Leaf) -> None:
-        record = leaf.record
-        if (leaf.version == 1) != self.is_legacy or (self.is_legacy and record.kind in SPEAKING):
-            self.tell(
-                found.LEAF_PLACE, f"a {record.kind} record of version {leaf.version} is not of this log", line.seq
-            )
+    def _check_leaf(self, told: ExaminedRecord) -> None:
+        if (told.version == 1) != self.is_legacy or (self.is_legacy and told.kind in SPEAKING):
+            self.tell(found.LEAF_PLACE, f"a {told.kind} record of version {told.version} is not of this log", told.seq)
         elif not self.is_legacy:
-            self._check_place(line, leaf)
-            self._check_time(leaf)
-        if line.columns != (self.line.day, record.call, record.kind, record.at):
-            expected = (self.line.day, record.call, record.kind.value, record.at)
-            self.tell(found.COLUMN_ALTERED, f"found {line.columns}, expected {expected}", line.seq)
-        self._check_call(line, record)
-        if line.bodies or record.request_body or record.response_body:
-            self._check_bodies(line, record)
+            self._check_place(told)
+            self._check_time(told)
+        if told.day != self.line.day:
+            self.tell(found.COLUMN_ALTERED, f"found day {told.day!r}, expected {self.line.day!r}", told.seq)
+        self._check_call(told)
+        if told.bodies or told.gone:
+            self._remember_bodies(told)
         if self.closed_at:
-            self.tell(found.CHAIN_BROKEN, "it goes on after it was closed", line.seq)
-        if record.kind in SPEAKING and self.certificate is not None:
-            self._check_own(leaf)
+            self.tell(found.CHAIN_BROKEN, "it goes on after it was closed", told.seq)
+        if told.kind in SPEAKING and self.certificate is not None:
+            self._check_own(decode(told.leaf))
 
-    def _check_place(self, line: RecordLine, leaf: Leaf) -> None:
-        if leaf.log != self.origin or leaf.seq != line.seq:
-            self.tell(found.LEAF_PLACE, f"the leaf is record {leaf.seq} of {leaf.log}", line.seq)
+    def _check_place(self, told: ExaminedRecord) -> None:
+        if told.log != self.origin or told.place != told.seq:
+            self.tell(found.LEAF_PLACE, f"the leaf is record {told.place} of {told.log}", told.seq)
         if not self.size:
-            self._check_beginning(leaf)
-        elif leaf.previous != self._previous.hex():
-            self.tell(found.LEAF_PLACE, "the leaf names another one before it", line.seq)
+            self._check_beginning(told)
+        elif told.previous != self._previous.hex():
+            self.tell(found.LEAF_PLACE, "the leaf names another one before it", told.seq)
 
-    def _check_beginning(self, leaf: Leaf) -> None:
+    def _check_beginning(self, told: ExaminedRecord) -> None:
         """The first leaf names the root of the log before it, which its `start` part describes."""
-        self.first_time = leaf.time
-        start = leaf.record.start
-        if start is None:
-            self.tell(found.CHAIN_BROKEN, "its first record does not say what it goes on from", leaf.seq)
-        elif start.previous_log:
-            self.goes_on_from = Seen(start.previous_log, start.previous_size, leaf.previous)
-        elif leaf.previous != NO_HASH.hex():
-            self.tell(found.CHAIN_BROKEN, "it goes on from a log that it does not name", leaf.seq)
-
-    def _check_time(self, leaf: Leaf) -> None:
-        if (leaf.time, leaf.mono) == self._clock:
+        self.first_time = told.time
+        if not told.starts:
+            self.tell(found.CHAIN_BROKEN, "its first record does not say what it goes on from", told.place)
             return
-        earlier, self._clock = self._clock, (leaf.time, leaf.mono)
-        self.last_time = leaf.time
-        if leaf.seq < self.anchored.size:
-            self.anchored.time = leaf.time
-        if self._validity is not None and not self._validity[0] <= leaf.time <= self._validity[1]:
-            self.tell(found.CERTIFICATE_EXPIRED, f"the record is of {leaf.time}", leaf.seq)
-        wall = seconds(leaf.time)
+        record = decode(told.leaf).record
+        self._begun_at = record.at
+        if record.start is not None and record.start.previous_log:
+            self.goes_on_from = Seen(record.start.previous_log, record.start.previous_size, told.previous)
+        elif told.previous != NO_HASH.hex():
+            self.tell(found.CHAIN_BROKEN, "it goes on from a log that it does not name", told.place)
+
+    def _check_time(self, told: ExaminedRecord) -> None:
+        if (told.time, told.mono) == self._clock:
+            return
+        earlier, self._clock = self._clock, (told.time, told.mono)
+        self.last_time = told.time
+        if told.place < self.anchored.size:
+            self.anchored.time = told.time
+        if self._validity is not None and not self._validity[0] <= told.time <= self._validity[1]:
+            self.tell(found.CERTIFICATE_EXPIRED, f"the record is of {told.time}", told.place)
+        wall = seconds(told.time)
         if wall is None:
-            self.tell(found.LEAF_SPELLING, f"{leaf.time!r} is no time", leaf.seq)
+            self.tell(found.LEAF_SPELLING, f"{told.time!r} is no time", told.place)
             return
         before, self._wall = self._wall, wall
         if before:
-            self._check_step(leaf, wall - before, (leaf.mono - earlier[1]) / 1_000_000)
+            self._check_step(told, wall - before, (told.mono - earlier[1]) / 1_000_000)
 
-    def _check_step(self, leaf: Leaf, passed: float, ticked: float) -> None:
+    def _check_step(self, told: ExaminedRecord, passed: float, ticked: float) -> None:
         """The wall clock may not go back, nor, within one run, say that another time passed than the other clock."""
         if passed < -TOLERATED_STEP_SECONDS:
-            self.tell(found.CLOCK_BACK, f"the record is {-passed:.1f} s older than the one before", leaf.seq)
-        elif leaf.record.start is None and abs(passed - ticked) > TOLERATED_STEP_SECONDS:
-            self.tell(found.CLOCK_STEPPED, f"{ticked:.1f} s passed, the clock says {passed:.1f} s", leaf.seq)
+            self.tell(found.CLOCK_BACK, f"the record is {-passed:.1f} s older than the one before", told.place)
+        elif not told.starts and abs(passed - ticked) > TOLERATED_STEP_SECONDS:
+            self.tell(found.CLOCK_STEPPED, f"{ticked:.1f} s passed, the clock says {passed:.1f} s", told.place)
 
-    def _check_call(self, line: RecordLine, record: Record) -> None:
-        row = call_row(record)
-        caller = self._name_caller(record.identity) if record.identity is not None else ""
-        if line.call_place is not None:
-            self._calls += 1
-            self._check_row(line, record, row, caller)
-        elif row is None:
-            return
-        elif line.call_elsewhere is not None:
-            self._check_elsewhere(line, record, *line.call_elsewhere)
-        elif row.received_at[:10] not in self._shared.dropped_days:
-            self.tell(found.CALL_MISSING, f"call {record.call} is not listed", line.seq)
-
-    def _name_caller(self, identity: Caller) -> str:
-        """The ID of a record's caller, which the database must hold."""
-        encoded = encode_caller(identity)
-        caller = self._shared.callers.get(encoded)
-        if caller is None:
+    def _check_call(self, told: ExaminedRecord) -> None:
+        """What of a call depends on other records, and its caller, whom the database must hold."""
+        if told.caller and told.caller not in self._shared.callers:
             if len(self._shared.callers) > KNOWN_CALLERS:
                 self._shared.callers.clear()
-            caller = self._shared.callers[encoded] = caller_id(encoded)
-            self._shared.scratch.add("caller", (caller,))
-        return caller
-
-    def _check_row(self, line: RecordLine, record: Record, row: CallRow | None, caller: str) -> None:
-        if row is None:
-            self.tell(
-                found.CALL_ALTERED, f"call {record.call} is listed after a record that does not tell it", line.seq
-            )
-        elif bytes(line.call) != _row_encoder.encode(row) or line.call_place != (row.received_at[:10], caller):
-            wrong = ", ".join(_find_wrong(line, row, caller))
-            self.tell(found.CALL_ALTERED, f"call {record.call} is listed with another {wrong}", line.seq)
-        elif not row.complete:
-            self.tell(found.OUTCOME_MISSING, f"call {record.call} ({record.kind.value})", line.seq)
-
-    def _check_elsewhere(self, line: RecordLine, record: Record, log: int, seq: int, complete: bool) -> None:
-        """The call's row is derived from another record: from its outcome, or from one that came after this one."""
-        if record.kind is Kind.OUTCOME and complete:
-            self.tell(found.OUTCOME_REPEATED, f"call {record.call} ended at record {seq} of log {log} too", line.seq)
-        elif not complete and (record.kind is Kind.OUTCOME or not self._is_after(log, seq, line.seq)):
-            self.tell(found.CALL_ALTERED, f"call {record.call} is listed as it was at record {seq}", line.seq)
+            self._shared.callers.add(told.caller)
+            self._shared.scratch.add("caller", (told.caller,))
+        self._calls += told.is_listed
+        if told.elsewhere is not None:
+            call, log, seq = told.elsewhere
+            if not self._is_after(log, seq, told.seq):
+                self.tell(found.CALL_ALTERED, f"call {call} is listed as it was at record {seq}", told.seq)
+        elif told.unlisted is not None:
+            call, day = told.unlisted
+            if day not in self._shared.dropped_days:
+                self.tell(found.CALL_MISSING, f"call {call} is not listed", told.seq)
 
     def _is_after(self, log: int, seq: int, than: int) -> bool:
         """Whether that record came after record `than` of this log, in the same replica."""
@@ -332,27 +293,13 @@ class LogCheck:
         other = self._shared.logs.get(log)
         return other is not None and other.line.replica == self.line.replica and other.line.epoch > self.line.epoch
 
-    def _check_bodies(self, line: RecordLine, record: Record) -> None:
-        known = 0
-        for slot, payload in ((Slot.REQUEST, record.request_body), (Slot.RESPONSE, record.response_body)):
-            pieces = [piece for piece in line.bodies if piece.slot == slot]
-            known += len(pieces)
-            if payload is None or not (payload.commitment or payload.sha256):
-                if pieces:
-                    self.tell(found.BODY_ALTERED, f"there is a {slot} body that the leaf does not know", line.seq)
-            elif pieces:
-                self._check_body(line, slot, payload, pieces)
-            elif payload.size:
-                self._shared.scratch.add("gone", (self.origin, f"{line.seq}/{slot}"))
-        if known != len(line.bodies):
-            self.tell(found.BODY_ALTERED, "there is a body that is neither the request's nor the response's", line.seq)
-        self._bodies += len(line.bodies)
-
-    def _check_body(self, line: RecordLine, slot: Slot, payload: Payload, pieces: list[BodyLine]) -> None:
-        if not (_is_whole_body if self.is_legacy else _is_body)(payload, pieces):
-            self.tell(found.BODY_ALTERED, f"the {slot} body is not the one that the leaf commits to", line.seq)
-        for piece in pieces:
-            self._shared.scratch.add("needed", (self.line.day, piece.sha256, self.origin, line.seq))
+    def _remember_bodies(self, told: ExaminedRecord) -> None:
+        self._bodies += told.bodies
+        for slot in told.gone:
+            self._shared.scratch.add("gone", (self.origin, f"{told.seq}/{slot}"))
+        if self._shared.with_payloads:
+            for digest in told.pieces:
+                self._shared.scratch.add("needed", (self.line.day, digest, self.origin, told.seq))
 
     def _check_own(self, leaf: Leaf) -> None:
         """What a record says of this log and of others."""
@@ -375,45 +322,26 @@ class LogCheck:
         self._claim(seen.log, seen.size, _from_hex(seen.root), kind, seq)
 
 
+def _open(told: CheckpointLine | ExaminedCheckpoint, verifier: Verifier) -> Checkpoint:
+    """The checkpoint as the log has signed it; what another verifier said of it does not count. Raises BadNote."""
+    if isinstance(told, ExaminedCheckpoint):
+        return told.checkpoint if told.verifier == verifier else open_checkpoint(told.line.note, verifier)
+    return open_checkpoint(told.note, verifier)
+
+
 def _validity(certificate: Certificate) -> tuple[str, str]:
     """From when to when the key may sign, as leaves write times: text order is time order."""
     return timestamp(certificate.not_before), timestamp(certificate.not_after)
 
 
-def _begins(day: str, opened_at: str, first_time: str) -> bool:
-    """Whether a log of this day, opened then, may have its first record at this time."""
-    if seconds(first_time) is None:
-        return True  # told already
-    if seconds(opened_at) is None:
-        return False
-    earliest_day = timestamp(datetime.fromisoformat(first_time) - LATEST_START)[:10]
-    return opened_at <= first_time and earliest_day <= day
+def _begins(day: str, opened_at: str, begun_at: str) -> bool:
+    """Whether a log whose first record was made at this time may be of this day, and have been opened then.
 
-
-def _is_body(payload: Payload, pieces: list[BodyLine]) -> bool:
-    """Whether these are the pieces that the leaf commits to, in order, as many as the body's size asks for."""
-    salt = pieces[0].salt
-    for place, piece in enumerate(pieces):
-        if piece.part != place or piece.salt != salt or _DIGEST.fullmatch(piece.sha256) is None:
-            return False
-    is_as_long = len(pieces) == -(-payload.size // PIECE_BYTES)
-    return is_as_long and commit(salt, [piece.sha256 for piece in pieces]) == payload.commitment
-
-
-def _is_whole_body(payload: Payload, pieces: list[BodyLine]) -> bool:
-    """The same of a leaf of version 1: its bodies were not cut."""
-    return [(piece.part, piece.sha256) for piece in pieces] == [(0, payload.sha256)]
-
-
-def _find_wrong(line: RecordLine, row: CallRow, caller: str) -> list[str]:
-    """The columns of a call's row that differ from what the record says."""
-    expected = msgspec.to_builtins(row) | {"day": row.received_at[:10], "caller": caller}
-    try:
-        told = msgspec.json.decode(line.call, type=dict)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        told = {}
-    told["day"], told["caller"] = line.call_place or ("", "")
-    return sorted(name for name in expected.keys() | told.keys() if told.get(name) != expected.get(name))
+    A gateway names a log, gives it its day and makes its first record in one moment. When that record got its place
+    says nothing: the database may have been away for days between the two, and a log that was opened may be found
+    again, and begun, later on the same day.
+    """
+    return seconds(opened_at) is not None and opened_at[:10] == day == begun_at[:10] and opened_at <= begun_at
 
 
 def seconds(time: str) -> float | None:

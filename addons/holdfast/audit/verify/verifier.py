@@ -9,18 +9,17 @@ from holdfast.audit.export import (
     FORMAT,
     TABLES,
     BlobLine,
-    CallerLine,
     CheckpointLine,
     ContentLine,
     EndLine,
     Header,
     LeafHashesLine,
     LogLine,
-    RecordLine,
 )
 from holdfast.audit.verify import findings as found
 from holdfast.audit.verify.anchored import Anchoring, check_anchoring, claim_missing, keep_evidence, take_evidence
 from holdfast.audit.verify.chains import check_chains
+from holdfast.audit.verify.examine import ExaminedBlob, ExaminedCaller, ExaminedCheckpoint, ExaminedRecord, examine
 from holdfast.audit.verify.findings import LogSummary, Report
 from holdfast.audit.verify.leaves import LogCheck, Shared
 from holdfast.audit.verify.payloads import Callers, Payloads
@@ -33,13 +32,13 @@ if TYPE_CHECKING:
 
     from holdfast.audit.export import Line
     from holdfast.audit.note import Verifier
+    from holdfast.audit.verify.examine import Examined
 
 
 @dataclass(slots=True)
 class _State:
     shared: Shared
     anchoring: Anchoring
-    with_payloads: bool = True
     current: LogCheck | None = None
     callers: Callers | None = None
     payloads: Payloads | None = None
@@ -50,8 +49,8 @@ class _State:
         return {log.origin: log for log in self.shared.logs.values()}
 
 
-def verify_lines(lines: Iterable[Line], root: Verifier, anchoring: Anchoring) -> Report:
-    """Verify an export, line by line, in memory that does not grow with it.
+def verify_lines(lines: Iterable[Line | Examined], root: Verifier, anchoring: Anchoring) -> Report:
+    """Verify an export, line by line, in memory that does not grow with it; lines may have been examined already.
 
     Raises ConfigurationError when the lines are no whole export of this format.
     """
@@ -60,10 +59,10 @@ def verify_lines(lines: Iterable[Line], root: Verifier, anchoring: Anchoring) ->
         state = _State(Shared(report, scratch, root), anchoring)
         keep_evidence(anchoring, scratch, report)
         for line in _after_header(lines, state):
-            if type(line) is RecordLine and state.current is not None:
+            if type(line) is ExaminedRecord and state.current is not None:
                 state.current.check_record(line)
             else:
-                _check_line(line, state)
+                _check_line(examine(line, {}), state)
         if not state.ended:
             raise ConfigurationError("the export was cut: it has no end; export it again.")
         logs = state.by_origin()
@@ -79,7 +78,7 @@ def verify_lines(lines: Iterable[Line], root: Verifier, anchoring: Anchoring) ->
     return report
 
 
-def _after_header(lines: Iterable[Line], state: _State) -> Iterator[Line]:
+def _after_header(lines: Iterable[Line | Examined], state: _State) -> Iterator[Line | Examined]:
     iterator = iter(lines)
     header = next(iterator, None)
     if not isinstance(header, Header) or header.format != FORMAT or set(header.tables) != set(TABLES):
@@ -87,21 +86,23 @@ def _after_header(lines: Iterable[Line], state: _State) -> Iterator[Line]:
     for table, kind in header.tables.items():
         if kind != "table":
             state.shared.report.add(found.TABLE_REPLACED, f"{table}: found {kind}, expected a table of its own")
-    state.with_payloads = header.payloads
+    state.shared.with_payloads = header.payloads
     return iterator
 
 
-def _check_line(line: Line, state: _State) -> None:
+def _check_line(line: Line | Examined, state: _State) -> None:
     if state.ended:
         raise ConfigurationError("the export goes on after its end.")
     match line:
-        case CheckpointLine():
+        case ExaminedRecord():
+            _current(state).check_record(line)
+        case CheckpointLine() | ExaminedCheckpoint():
             _current(state).check_checkpoint(line)
-        case BlobLine():
+        case BlobLine() | ExaminedBlob():
             _check_blob(line, state)
         case LeafHashesLine():
             _current(state).check_leaf_hashes(line)
-        case CallerLine():
+        case ExaminedCaller():
             _check_caller(line, state)
         case LogLine():
             _add_log(line, state)
@@ -109,8 +110,6 @@ def _check_line(line: Line, state: _State) -> None:
             _begin_content(line, state)
         case EndLine():
             _end(line, state)
-        case RecordLine():
-            _current(state)
         case _:
             raise ConfigurationError("the export has two headers.")
 
@@ -146,9 +145,9 @@ def _end_content(state: _State) -> None:
         state.current = None
 
 
-def _check_caller(line: CallerLine, state: _State) -> None:
+def _check_caller(line: ExaminedCaller, state: _State) -> None:
     state.shared.rows["callers"] += 1
-    state.shared.rows["caller_claims"] += len(line.claims)
+    state.shared.rows["caller_claims"] += line.claims
     _begin_callers(state).check(line)
 
 
@@ -160,7 +159,9 @@ def _begin_callers(state: _State) -> Callers:
     return state.callers
 
 
-def _check_blob(line: BlobLine, state: _State) -> None:
+def _check_blob(line: BlobLine | ExaminedBlob, state: _State) -> None:
+    if not state.shared.with_payloads:
+        raise ConfigurationError("the export has payloads, and says at its beginning that it has none.")
     state.shared.rows["blobs"] += 1
     _begin_payloads(state).check(line)
 
@@ -174,7 +175,7 @@ def _begin_payloads(state: _State) -> Payloads:
 
 def _end(line: EndLine, state: _State) -> None:
     payloads = _begin_payloads(state)
-    if state.with_payloads:
+    if state.shared.with_payloads:
         payloads.finish()
     else:
         state.shared.report.add(found.PAYLOADS_LEFT_OUT, "export them to verify them")
@@ -188,7 +189,7 @@ def _check_counts(line: EndLine, state: _State) -> None:
         raise ConfigurationError("the end of the export does not speak of every table.")
     for table, rows in sorted(line.rows.items()):
         found_rows = state.shared.rows[table]
-        if rows != found_rows and (table != "blobs" or state.with_payloads):
+        if rows != found_rows and (table != "blobs" or state.shared.with_payloads):
             state.shared.report.add(found.ROWS_FOREIGN, f"{table} has {rows} rows, {found_rows} belong to the record")
 
 

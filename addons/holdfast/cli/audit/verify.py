@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from holdfast.audit.export import Line
     from holdfast.audit.note import Verifier
     from holdfast.audit.verify import Anchoring, Class, Report
+    from holdfast.audit.verify.examine import Examined
     from holdfast.settings import Settings
 
 ACCEPTABLE = ("unanchored", "stale", "clock", "incomplete", "redacted")
@@ -81,7 +82,7 @@ def verify(
         tolerated_tail=parse_age(tolerate_tail),
     )
     with ExitStack() as stack:
-        lines = _open_lines(export, settings, stack)
+        lines = _open_lines(export, settings, key, stack)
         report = verify_lines(_with_progress(lines), key, anchoring)
     verdict = report.verdict(accepted)
     _print_report(report, verdict, key, output)
@@ -126,14 +127,15 @@ def _read_anchors(folder: Path | None, witnesses: list[Path], tsa_ca: Path | Non
     return Anchoring(evidence, tuple(load_verifier(file) for file in witnesses), authority)
 
 
-def _open_lines(export: Path | None, settings: Settings | None, stack: ExitStack) -> Iterable[Line]:
-    from holdfast.audit.export import read_export
+def _open_lines(
+    export: Path | None, settings: Settings | None, root: Verifier, stack: ExitStack
+) -> Iterable[Line | Examined]:
+    from holdfast.audit.verify import examined_lines
 
     if export is None:
         return _database_lines(settings or read_settings(None), stack, payloads=True)
-    if str(export) == "-":
-        return read_export(sys.stdin.buffer)
-    return read_export(stack.enter_context(export.open("rb")))
+    stream = sys.stdin.buffer if str(export) == "-" else stack.enter_context(export.open("rb"))
+    return stack.enter_context(closing(examined_lines(stream, root)))
 
 
 def _database_lines(settings: Settings, stack: ExitStack, *, payloads: bool) -> Iterable[Line]:
@@ -214,7 +216,7 @@ def _told(report: Report, verdict: Class, root: Verifier) -> dict[str, Any]:
     }
 
 
-def _with_progress(lines: Iterable[Line]) -> Iterator[Line]:
+def _with_progress[T](lines: Iterable[T]) -> Iterator[T]:
     """Count on standard error, where that is a terminal."""
     with _progress() as count:
         for number, line in enumerate(lines):

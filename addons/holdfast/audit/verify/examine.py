@@ -1,0 +1,307 @@
+"""What one line of an export tells by itself, whatever comes before and after it.
+
+Almost all of the work is here, and none of it knows where it is done: a line is examined where it is verified, or in
+another process (see `workers`), and `leaves` and `payloads` take in the outcome. What is not a matter of one line,
+`examine` hands on as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from holdfast.audit.callers import caller_claims, caller_id
+from holdfast.audit.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint
+from holdfast.audit.export import BlobLine, BodyLine, CallerLine, CheckpointLine, Line, RecordLine, decode_block
+from holdfast.audit.note import BadNote, Verifier
+from holdfast.audit.payload import PIECE_BYTES, Slot, commit, decompress
+from holdfast.audit.record import CallRow, Kind, Leaf, Payload, Record, call_row, decode, encode_caller
+from holdfast.audit.tree import hash_leaf
+from holdfast.audit.verify import findings as found
+from holdfast.errors import Internal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+KNOWN_CALLERS = 10_000
+SPEAKING = {Kind.HEARTBEAT, Kind.PEER, Kind.REDACT, Kind.ROTATE, Kind.CLOSE}
+"""Records in which a log tells of itself and of others."""
+
+_DIGEST = re.compile("[0-9a-f]{64}")
+_row_encoder = msgspec.json.Encoder(order="sorted")
+_caller_id = lru_cache(KNOWN_CALLERS)(caller_id)
+
+type Findings = list[tuple[str, str]]
+"""The names of their codes, and what was found."""
+
+
+class _Examined(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    pass
+
+
+class ExaminedRecord(_Examined, frozen=True, tag="record"):
+    """A `RecordLine`: what it lacks by itself, and what is to be held against the record's place in its log.
+
+    `version` is 0 when the leaf cannot be read; then only `findings` tells of it. `log`, `place`, `previous`, `time`
+    and `mono` are the envelope's; `starts` says that a run begins, `day` is the column. `elsewhere` are call, log
+    and seq when the call's row is derived from another record and the order of the two decides; `unlisted` are call
+    and day when it has no row. `pieces` are the digests of the pieces that must be there, out of `bodies` rows,
+    `gone` the slots of the bodies that have none. `leaf` is set for records that speak or start.
+    """
+
+    seq: int
+    leaf_hash: bytes
+    findings: list[tuple[str, str]]
+    version: int = 0
+    kind: str = ""
+    log: str = ""
+    place: int = 0
+    previous: str = ""
+    time: str = ""
+    mono: int = 0
+    starts: bool = False
+    day: str = ""
+    caller: str = ""
+    is_listed: bool = False
+    elsewhere: tuple[str, int, int] | None = None
+    unlisted: tuple[str, str] | None = None
+    bodies: int = 0
+    pieces: list[str] = []
+    gone: list[str] = []
+    leaf: bytes = b""
+
+
+class ExaminedCheckpoint(_Examined, frozen=True, tag="checkpoint"):
+    """A `CheckpointLine` that `verifier` verifies as this checkpoint."""
+
+    line: CheckpointLine
+    verifier: Verifier
+    checkpoint: Checkpoint
+
+
+class ExaminedCaller(_Examined, frozen=True, tag="caller"):
+    """A `CallerLine`: how many claims it has, and what is wrong with it."""
+
+    id: str
+    claims: int
+    fault: str
+
+
+class ExaminedBlob(_Examined, frozen=True, tag="blob"):
+    """A `BlobLine`: what is wrong with it."""
+
+    day: str
+    sha256: str
+    fault: str
+
+
+type Examined = ExaminedRecord | ExaminedCheckpoint | ExaminedCaller | ExaminedBlob
+
+EXAMINED = (ExaminedRecord, ExaminedCheckpoint, ExaminedCaller, ExaminedBlob)
+
+
+def examine_block(block: bytes, verifiers: Mapping[str, Verifier]) -> list[Line | Examined]:
+    """Read the lines of a block and examine them; `verifiers` are those of logs that are known, by origin.
+
+    Raises ConfigurationError when they are no lines of an export.
+    """
+    return [examine(line, verifiers) for line in decode_block(block)]
+
+
+def examine(line: Line | Examined, verifiers: Mapping[str, Verifier]) -> Line | Examined:
+    """Examine a line, or hand it on when that is not for one line alone or was done before."""
+    match line:
+        case RecordLine():
+            return examine_record(line)
+        case CheckpointLine():
+            return _examine_checkpoint(line, verifiers)
+        case CallerLine():
+            return examine_caller(line)
+        case BlobLine() if line.size <= PIECE_BYTES:  # only what refers to it says that a longer one may be so long
+            return examine_blob(line)
+        case _:
+            return line
+
+
+def examine_record(line: RecordLine) -> ExaminedRecord:
+    """Examine a leaf and what hangs on it."""
+    told: Findings = []
+    if line.leaf_type:
+        told.append((found.LEAF_TYPE.name, f"the leaf is kept as {line.leaf_type}"))
+    try:
+        leaf = decode(line.leaf)
+    except (Internal, RecursionError) as error:
+        told.append((found.LEAF_SPELLING.name, str(error)))
+        return ExaminedRecord(line.seq, hash_leaf(line.leaf), told)
+    record = leaf.record
+    columns = (record.call, record.kind, record.at)
+    if line.columns[1:] != columns:
+        expected = (record.call, record.kind.value, record.at)
+        told.append((found.COLUMN_ALTERED.name, f"found {line.columns[1:]}, expected {expected}"))
+    caller = _caller_id(encode_caller(record.identity)) if record.identity is not None else ""
+    elsewhere, unlisted = _examine_call(line, record, caller, told)
+    pieces, gone = _examine_bodies(line, leaf, told)
+    return ExaminedRecord(
+        line.seq,
+        hash_leaf(line.leaf),
+        told,
+        leaf.version,
+        record.kind,
+        leaf.log,
+        leaf.seq,
+        leaf.previous,
+        leaf.time,
+        leaf.mono,
+        record.start is not None,
+        line.columns[0],
+        caller,
+        line.call_place is not None,
+        elsewhere,
+        unlisted,
+        len(line.bodies),
+        pieces,
+        gone,
+        line.leaf if record.start is not None or record.kind in SPEAKING else b"",
+    )
+
+
+def examine_caller(line: CallerLine) -> ExaminedCaller:
+    """Examine a caller and its claims."""
+    expected = _claims_of(line.caller)
+    if expected is None:
+        fault = "cannot be read"
+    elif caller_id(line.caller) != line.id or sorted(line.claims) != expected:
+        fault = "is not what it is indexed as"
+    else:
+        fault = ""
+    return ExaminedCaller(line.id, len(line.claims), fault)
+
+
+def examine_blob(line: BlobLine, longest: int = PIECE_BYTES) -> ExaminedBlob:
+    """Examine a piece of a body, which may be as long as `longest`."""
+    return ExaminedBlob(line.day, line.sha256, _find_fault(line, longest))
+
+
+def _examine_checkpoint(line: CheckpointLine, verifiers: Mapping[str, Verifier]) -> CheckpointLine | ExaminedCheckpoint:
+    """Verify a checkpoint by the log that it names, where that is known; one that is not good is handed on."""
+    try:
+        verifier = verifiers.get(parse_checkpoint(line.note)[0].origin)
+        if verifier is not None:
+            return ExaminedCheckpoint(line, verifier, open_checkpoint(line.note, verifier))
+    except BadNote:
+        pass
+    return line
+
+
+def _examine_call(
+    line: RecordLine, record: Record, caller: str, told: Findings
+) -> tuple[tuple[str, int, int] | None, tuple[str, str] | None]:
+    row = call_row(record)
+    if line.call_place is not None:
+        _examine_row(line, record, row, caller, told)
+    elif row is None:
+        pass
+    elif line.call_elsewhere is not None:
+        return _examine_elsewhere(record, *line.call_elsewhere, told), None
+    else:
+        return None, (record.call, row.received_at[:10])
+    return None, None
+
+
+def _examine_row(line: RecordLine, record: Record, row: CallRow | None, caller: str, told: Findings) -> None:
+    if row is None:
+        what = f"call {record.call} is listed after a record that does not tell it"
+        told.append((found.CALL_ALTERED.name, what))
+    elif bytes(line.call) != _row_encoder.encode(row) or line.call_place != (row.received_at[:10], caller):
+        wrong = ", ".join(_find_wrong(line, row, caller))
+        told.append((found.CALL_ALTERED.name, f"call {record.call} is listed with another {wrong}"))
+    elif not row.complete:
+        told.append((found.OUTCOME_MISSING.name, f"call {record.call} ({record.kind.value})"))
+
+
+def _examine_elsewhere(
+    record: Record, log: int, seq: int, complete: bool, told: Findings
+) -> tuple[str, int, int] | None:
+    """The call's row is derived from another record: from its outcome, or from one that came after this one."""
+    if record.kind is not Kind.OUTCOME:
+        return None if complete else (record.call, log, seq)
+    if complete:
+        told.append((found.OUTCOME_REPEATED.name, f"call {record.call} ended at record {seq} of log {log} too"))
+    else:
+        told.append((found.CALL_ALTERED.name, f"call {record.call} is listed as it was at record {seq}"))
+    return None
+
+
+def _examine_bodies(line: RecordLine, leaf: Leaf, told: Findings) -> tuple[list[str], list[str]]:
+    """The digests of the pieces that must be there, and the slots of the bodies that are gone."""
+    needed: list[str] = []
+    gone: list[str] = []
+    record, known = leaf.record, 0
+    if not (line.bodies or record.request_body or record.response_body):
+        return needed, gone
+    is_body = _is_body if leaf.version > 1 else _is_whole_body
+    for slot, payload in ((Slot.REQUEST, record.request_body), (Slot.RESPONSE, record.response_body)):
+        pieces = [piece for piece in line.bodies if piece.slot == slot]
+        known += len(pieces)
+        if payload is None or not (payload.commitment or payload.sha256):
+            if pieces:
+                told.append((found.BODY_ALTERED.name, f"there is a {slot} body that the leaf does not know"))
+        elif pieces:
+            if not is_body(payload, pieces):
+                what = f"the {slot} body is not the one that the leaf commits to"
+                told.append((found.BODY_ALTERED.name, what))
+            needed += [piece.sha256 for piece in pieces]
+        elif payload.size:
+            gone.append(slot.value)
+    if known != len(line.bodies):
+        what = "there is a body that is neither the request's nor the response's"
+        told.append((found.BODY_ALTERED.name, what))
+    return needed, gone
+
+
+def _is_body(payload: Payload, pieces: list[BodyLine]) -> bool:
+    """Whether these are the pieces that the leaf commits to, in order, as many as the body's size asks for."""
+    salt = pieces[0].salt
+    for place, piece in enumerate(pieces):
+        if piece.part != place or piece.salt != salt or _DIGEST.fullmatch(piece.sha256) is None:
+            return False
+    is_as_long = len(pieces) == -(-payload.size // PIECE_BYTES)
+    return is_as_long and commit(salt, [piece.sha256 for piece in pieces]) == payload.commitment
+
+
+def _is_whole_body(payload: Payload, pieces: list[BodyLine]) -> bool:
+    """The same of a leaf of version 1: its bodies were not cut."""
+    return [(piece.part, piece.sha256) for piece in pieces] == [(0, payload.sha256)]
+
+
+def _find_wrong(line: RecordLine, row: CallRow, caller: str) -> list[str]:
+    """The columns of a call's row that differ from what the record says."""
+    expected = msgspec.to_builtins(row) | {"day": row.received_at[:10], "caller": caller}
+    try:
+        told = msgspec.json.decode(line.call, type=dict)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        told = {}
+    told["day"], told["caller"] = line.call_place or ("", "")
+    return sorted(name for name in expected.keys() | told.keys() if told.get(name) != expected.get(name))
+
+
+def _claims_of(caller: str) -> list[tuple[str, str]] | None:
+    try:
+        return sorted(caller_claims(msgspec.json.decode(caller).get("claims", {})))
+    except (msgspec.MsgspecError, AttributeError, TypeError, RecursionError):
+        return None
+
+
+def _find_fault(line: BlobLine, longest: int) -> str:
+    if line.body is None:
+        return "is not in the object store"
+    try:
+        content = decompress(line.codec, line.body, longest)
+    except Internal as error:
+        return f"cannot be read: {error}"
+    is_right = (sha256(content).hexdigest(), len(content)) == (line.sha256, line.size)
+    return "" if is_right else "has other bytes"
