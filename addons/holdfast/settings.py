@@ -154,6 +154,12 @@ class Payloads(Section):
             raise ValueError("give folder or bucket, not both")
         return self
 
+    @model_validator(mode="after")
+    def _key_pair(self) -> Payloads:
+        if (self.access_key_file is None) != (self.secret_key_file is None):
+            raise ValueError("accessKeyFile and secretKeyFile go together: give both or neither")
+        return self
+
 
 class Witness(Section):
     """A C2SP witness, which cosigns a checkpoint only when the log has grown since the one before."""

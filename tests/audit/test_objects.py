@@ -114,6 +114,12 @@ def test_a_folder_and_a_bucket_at_once_are_refused() -> None:
         Payloads(folder=Path("x"), bucket="y")
 
 
+@pytest.mark.parametrize("key", ["access_key_file", "secret_key_file"])
+def test_one_key_of_the_two_is_refused(key: str) -> None:
+    with pytest.raises(ValueError, match="accessKeyFile and secretKeyFile go together: give both or neither"):
+        Payloads.model_validate({"bucket": "y", key: "file"})
+
+
 def test_a_piece_is_read_back_and_removed(pieces: ObjectPieces) -> None:
     pieces.put(DAY, SOME)
     assert {name: pieces.get(DAY, name) for name in SOME} == SOME
@@ -324,6 +330,30 @@ def test_what_is_wrong_with_a_bucket_is_told_without_a_secret(
     place.close()
 
 
+def test_keys_are_read_again_when_they_rotate(in_bucket: ObjectPieces, s3: S3Server, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.key"
+    in_bucket.put(DAY, SOME)
+    for content, failure in (("rotated too", "its keys cannot be read from their"), ("rotated", "DoesNotMatch")):
+        secret.write_text(content)
+        told = ""
+        while failure not in told:
+            told = why_not(in_bucket)
+        assert content not in told
+    secret.write_text(s3.secret_key)
+    while why_not(in_bucket):
+        pass
+    assert {name: in_bucket.get(DAY, name) for name in SOME} == SOME
+
+
+def why_not(place: ObjectPieces) -> str:
+    """Why nothing can be put there now; empty when it can."""
+    try:
+        place.put(DAY, SOME)
+    except Unavailable as error:
+        return str(error)
+    return ""
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -332,7 +362,6 @@ def test_what_is_wrong_with_a_bucket_is_told_without_a_secret(
         ({"endpoint": "https://key:secret@host"}, "endpoint: expected https://HOST:PORT"),
         ({"endpoint": "https://ho st"}, "endpoint: expected https://HOST:PORT"),
         ({"prefix": "a//b"}, "empty path segment"),
-        ({"secret_key_file": None}, "give both or neither"),
         ({"access_key_file": Path(os.devnull)}, "holds no key"),
         ({"access_key_file": Path("not-there")}, "cannot be read"),
         ({"certificate_authority": Path(os.devnull)}, "No certificates found"),

@@ -5,6 +5,8 @@ transaction that refers to it ends; a transaction that then fails leaves a piece
 next one of the same content finds or retention removes with its day. What comes back is not trusted: the verifier
 holds it against its name. A bucket that keeps versions keeps what was erased, too.
 
+The keys to a bucket are read from their files again while it is used, so that they can be rotated.
+
 An operation ends within the deadline: a request gets most of it, and what fails fast is tried again only while there
 is enough left for another.
 """
@@ -16,7 +18,7 @@ import re
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,8 @@ from holdfast.settings import read_file
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from obstore.store import S3Credential
 
     from holdfast.settings import Payloads
 
@@ -48,6 +52,7 @@ _ENDPOINT = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+/?")
 _KEY = re.compile(r"[!-~]+")
 _ANSWER = re.compile(r"<Code>(\w{1,64})</Code>")
 _REASONS = (
+    (re.compile(r"credential provider: (ConfigurationError)"), "its keys cannot be read from their files"),
     (_ANSWER, "the server answers {}"),
     (re.compile(r"InvalidCertificate\(\s*(\w+)"), "the server's certificate is not trusted ({})"),
     (re.compile(r"kind: (Timeout)"), "the server does not answer in time"),
@@ -184,7 +189,7 @@ def _open_bucket(settings: Payloads, deadline_seconds: float) -> S3Store:
     client: dict[str, Any] = {"timeout": patience * 0.75, "allow_http": (settings.endpoint or "").startswith("http://")}
     if settings.certificate_authority is not None:
         client["root_certificate"] = read_file(settings.certificate_authority)
-    options = {"region": settings.region, "endpoint": settings.endpoint, **_read_keys(settings)}
+    options = {"region": settings.region, "endpoint": settings.endpoint, "credential_provider": _open_keys(settings)}
     try:
         return S3Store(
             str(settings.bucket),
@@ -197,15 +202,19 @@ def _open_bucket(settings: Payloads, deadline_seconds: float) -> S3Store:
         raise ConfigurationError(f"audit.payloads: {_first_line(error)}.") from error
 
 
-def _read_keys(settings: Payloads) -> dict[str, str]:
-    """The two keys from their files; nothing when they are to be found in the environment."""
-    files = (settings.access_key_file, settings.secret_key_file)
-    if files == (None, None):
-        return {}
-    if None in files:
-        raise ConfigurationError("audit.payloads: accessKeyFile and secretKeyFile go together: give both or neither.")
-    names = ("access_key_id", "secret_access_key")
-    return {name: _read_key(file) for name, file in zip(names, files, strict=True) if file is not None}
+def _open_keys(settings: Payloads) -> Callable[[], S3Credential] | None:
+    """What reads the two keys from their files; None when they are to be found in the environment."""
+    access, secret = settings.access_key_file, settings.secret_key_file
+    if access is None or secret is None:
+        return None
+
+    def read() -> S3Credential:
+        # The library asks again for what has expired, ten times a second at most.
+        expires_at = datetime.now(UTC)
+        return {"access_key_id": _read_key(access), "secret_access_key": _read_key(secret), "expires_at": expires_at}
+
+    read()
+    return read
 
 
 def _read_key(file: Path) -> str:
