@@ -424,26 +424,27 @@ def call_row(record: Record) -> CallRow | None:
     caller = record.identity or _NO_CALLER
     what = record.what or _NO_CALL
     ruling = record.decision or _NO_RULING
-    return CallRow(
-        audit_id=record.call,
-        received_at=record.timing.received_at if record.timing else record.at,
-        username=column_text(caller.username),
-        issuer=caller.issuer,
-        verb=what.verb,
-        api_group=column_text(what.api_group),
-        resource=column_text(what.resource),
-        subresource=column_text(what.subresource),
-        namespace=column_text(what.namespace),
-        name=column_text(what.name),
-        uri=what.uri.replace("\0", "\ufffd"),  # NUL is no text to Postgres
-        effect=ruling.effect,
-        rule=column_text(ruling.rule),
-        verdict=verdict(record),
-        code=_answered_code(record),
-        hold_id=record.hold.id if record.hold else "",
-        duration_us=record.timing.total if record.timing else None,
-        user_agent=record.client.user_agent if record.client else "",
-        complete=record.kind is Kind.OUTCOME,
+    timing = record.timing
+    return CallRow(  # in the order of its members: by their names it takes twice as long
+        record.call,
+        timing.received_at if timing else record.at,
+        column_text(caller.username),
+        caller.issuer,
+        what.verb,
+        column_text(what.api_group),
+        column_text(what.resource),
+        column_text(what.subresource),
+        column_text(what.namespace),
+        column_text(what.name),
+        what.uri.replace("\0", "\ufffd"),  # NUL is no text to Postgres
+        ruling.effect,
+        column_text(ruling.rule),
+        verdict(record),
+        _answered_code(record),
+        record.hold.id if record.hold else "",
+        timing.total if timing else None,
+        record.client.user_agent if record.client else "",
+        record.kind is Kind.OUTCOME,
     )
 
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from holdfast.audit.callers import caller_claims, caller_id
-from holdfast.audit.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint
+from holdfast.audit.checkpoint import Checkpoint, parse_checkpoint
 from holdfast.audit.export import BlobLine, BodyLine, CallerLine, CheckpointLine, Line, RecordLine, decode_block
-from holdfast.audit.note import BadNote, Verifier
+from holdfast.audit.note import BadNote, Verifier, is_signed_by
 from holdfast.audit.payload import PIECE_BYTES, Slot, commit, decompress
 from holdfast.audit.record import CallRow, Kind, Leaf, Payload, Record, call_row, decode, encode_caller
 from holdfast.audit.tree import hash_leaf
@@ -189,12 +189,13 @@ def examine_blob(line: BlobLine, longest: int = PIECE_BYTES) -> ExaminedBlob:
 def _examine_checkpoint(line: CheckpointLine, verifiers: Mapping[str, Verifier]) -> CheckpointLine | ExaminedCheckpoint:
     """Verify a checkpoint by the log that it names, where that is known; one that is not good is handed on."""
     try:
-        verifier = verifiers.get(parse_checkpoint(line.note)[0].origin)
-        if verifier is not None:
-            return ExaminedCheckpoint(line, verifier, open_checkpoint(line.note, verifier))
+        checkpoint, note = parse_checkpoint(line.note)
     except BadNote:
-        pass
-    return line
+        return line
+    verifier = verifiers.get(checkpoint.origin)
+    if verifier is None or not is_signed_by(note, verifier):
+        return line
+    return ExaminedCheckpoint(line, verifier, checkpoint)
 
 
 def _examine_call(
