@@ -196,13 +196,18 @@ class Timestamp(Section):
     url: str = Field(description="Where the authority takes requests.", pattern=r"^https?://[^@]+$")
     certificate_authority: FilePath = Field(description="CA of the certificate that signs its tokens, PEM.")
     folder: FilePath = Field(description="Folder for checkpoints and their tokens.")
+    interval_seconds: float = Field(
+        3600.0, gt=0, description="How often it is asked at most; public authorities want no more."
+    )
 
 
 class Anchors(Section):
     """Where checkpoints go, so that who can write the database cannot change what they have seen."""
 
     interval_seconds: float = Field(5.0, gt=0, description="How often new checkpoints are sent to the anchors.")
-    alarm_seconds: float = Field(60.0, gt=0, description="An anchor that lags by more is an error in the log.")
+    alarm_seconds: float = Field(
+        60.0, gt=0, description="An anchor that lags by more than this and its own interval is an error in the log."
+    )
     file: FilePath | None = Field(None, description="File that checkpoints are appended to; on another machine's disk.")
     witnesses: tuple[Witness, ...] = Field((), description="Witnesses that cosign checkpoints.")
     bucket: Bucket | None = Field(None, description="Bucket with object lock.")

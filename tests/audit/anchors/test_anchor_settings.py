@@ -65,6 +65,7 @@ def test_every_anchor_of_the_settings_is_made(tmp_path: Path, cosigned: Path, mo
         cosigned, file=str(tmp_path / "a.notes"), witnesses=[WITNESS], bucket=BUCKET, timestamp=timestamp
     )
     assert [anchor.name for anchor in anchors] == ["file", "witness witness.test", "bucket", "timestamp"]
+    assert [anchor.interval_seconds for anchor in anchors] == [0, 0, 0, 3600]
 
 
 def test_a_bucket_that_is_away_is_told_and_tried_later(
@@ -114,6 +115,7 @@ async def test_the_publisher_of_the_settings_publishes_what_the_source_knows(tmp
     [
         ({"intervalSeconds": 0}, "greater than 0"),
         ({"alarmSeconds": -1}, "greater than 0"),
+        ({"timestamp": {**TIMESTAMP, "intervalSeconds": 0}}, "greater than 0"),
         ({"bucket": {**BUCKET, "accessKeyFile": "key"}}, "accessKeyFile and secretKeyFile go together"),
         ({"bucket": {**BUCKET, "retainDays": 0}}, "greater than 0"),
         ({"bucket": {**BUCKET, "bucket": "No_Bucket"}}, "should match pattern"),

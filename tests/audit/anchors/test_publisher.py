@@ -16,6 +16,7 @@ from holdfast.audit.anchors.publisher import (
     Progress,
     Publisher,
     find_lag,
+    find_pause,
     is_overdue,
     list_due,
     observe,
@@ -136,6 +137,16 @@ def test_a_lag_may_be_as_long_as_the_alarm_says(looks: Looks) -> None:
     assert is_overdue(looks.progress, 70.5, alarm_seconds=60.0)
 
 
+@pytest.mark.parametrize(
+    ("interval", "has_failed", "pause"),
+    [(0.0, False, 0.0), (0.0, True, 0.0), (3600.0, False, 3600.0), (3600.0, True, 60.0), (10.0, True, 10.0)],
+)
+def test_an_anchor_is_left_alone_for_its_interval_or_shortly_after_a_failure(
+    interval: float, has_failed: bool, pause: float
+) -> None:
+    assert find_pause(interval, has_failed=has_failed) == pause
+
+
 class Logs:
     """The latest checkpoints, as a test sets them."""
 
@@ -161,8 +172,9 @@ class Logs:
 class GatedAnchor:
     """Keeps checkpoints in memory; `gate` makes it hang, `broken` makes it fail."""
 
-    def __init__(self, name: str = "gated") -> None:
+    def __init__(self, name: str = "gated", interval_seconds: float = 0.0) -> None:
         self.name = name
+        self.interval_seconds = interval_seconds
         self.notes: list[str] = []
         self.gate = threading.Event()
         self.gate.set()
@@ -316,6 +328,53 @@ async def test_the_alarm_sounds_once_and_its_end_once(how: str, clock: Clock, ca
         wait_until(lambda: len(told(caplog, logging.ERROR)) > 1)
     why = "the place is down" if how == "fails" else "it does not answer"
     assert told(caplog, logging.ERROR) == [f"the anchor gated lags by 61 s: {why}", "the anchor gated has caught up"]
+
+
+async def test_an_anchor_with_an_interval_of_its_own_is_left_alone_in_between_but_not_at_the_end(clock: Clock) -> None:
+    logs, rare, usual = Logs(note(1)), GatedAnchor("rare", 3600.0), GatedAnchor("usual")
+    async with running(logs, rare, usual, clock=clock):
+        wait_until(lambda: rare.notes == usual.notes == [note(1)])
+        for size, later in ((2, 1), (3, 3598)):
+            clock.now += later
+            logs.notes = (note(size),)
+            wait_until(lambda size=size: note(size) in usual.notes)
+            logs.wait_for_looks(3)
+        assert rare.notes == [note(1)]
+        clock.now += 1
+        wait_until(lambda: rare.notes == [note(1), note(3)])
+        logs.notes = (note(4),)
+        wait_until(lambda: note(4) in usual.notes)
+    assert rare.notes == [note(1), note(3), note(4)]
+
+
+async def test_after_a_failure_it_is_asked_again_before_its_interval_is_over(clock: Clock) -> None:
+    logs, rare = Logs(note(1)), GatedAnchor("rare", 3600.0)
+    rare.broken = True
+    async with running(logs, rare, clock=clock) as publisher:
+        wait_until(lambda: publisher.states()[0].failures == 1)
+        logs.wait_for_looks(5)
+        assert publisher.states()[0].failures == 1
+        rare.broken = False
+        clock.now += 60
+        wait_until(lambda: rare.notes == [note(1)])
+
+
+async def test_the_lag_of_an_interval_is_no_alarm(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    logs, rare = Logs(note(1)), GatedAnchor("rare", 3600.0)
+    async with running(logs, rare, clock=clock) as publisher:
+        wait_until(lambda: rare.notes == [note(1)])
+        logs.notes, rare.broken = (note(2),), True
+        logs.wait_for_looks(3)
+        clock.now += 3600
+        wait_until(lambda: publisher.states()[0].failures == 1)
+        logs.wait_for_looks(3)
+        assert told(caplog, logging.ERROR) == []
+        clock.now += 61
+        wait_until(lambda: bool(told(caplog, logging.ERROR)))
+        rare.broken = False
+        clock.now += 60
+        wait_until(lambda: rare.notes == [note(1), note(2)])
+    assert told(caplog, logging.ERROR)[0] == "the anchor rare lags by 3661 s: the place is down"
 
 
 async def test_a_row_of_failures_is_told_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -50,6 +50,7 @@ class BucketAnchor:
         self, client: Minio, bucket: str, prefix: str, retain_days: int, clock: Callable[[], datetime] | None = None
     ) -> None:
         self.name = "bucket"
+        self.interval_seconds = 0.0
         self._client = client
         self._bucket = bucket
         self._prefix = prefix

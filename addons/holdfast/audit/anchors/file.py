@@ -32,6 +32,7 @@ class FileAnchor:
 
     def __init__(self, file: Path) -> None:
         self.name = "file"
+        self.interval_seconds = 0.0
         self.file = file
 
     def publish(self, note: str) -> None:

@@ -3,10 +3,11 @@
 One thread looks at the logs every few seconds and tells the anchors what is new; each anchor publishes on a thread
 of its own, so one that fails or hangs holds up neither the others nor the event loop. What could not be published
 is tried again at the next look: by then a later checkpoint of the log may have taken its place, which covers it. A
-log that has ended is kept in mind until its last checkpoint is anchored.
+log that has ended is kept in mind until its last checkpoint is anchored. An anchor that wants to be asked less often
+says so (`Anchor.interval_seconds`); it is left alone in between, and may lag by so much more before the alarm.
 
 The lag of an anchor is the age of the oldest record that it has not seen, reckoned from the look before the one that
-found the record: too much by at most one interval, never too little. The functions up to `is_overdue` decide; they
+found the record: too much by at most one interval, never too little. The functions up to `find_pause` decide; they
 take the time as a value.
 """
 
@@ -26,13 +27,20 @@ from holdfast.audit.checkpoint import Origin, parse_checkpoint
 CLOSE_SECONDS = 15.0
 """How long the anchors get to take the last checkpoints when the process ends."""
 
+RETRY_SECONDS = 60.0
+"""After a failure an anchor with an interval of its own is left alone for so long, or for its interval."""
+
 log = logging.getLogger(__name__)
 
 
 class Anchor(Protocol):
-    """A place outside the database that remembers checkpoints."""
+    """A place outside the database that remembers checkpoints.
+
+    `interval_seconds` is how long it is left alone after it got checkpoints; 0 when every look may bring it some.
+    """
 
     name: str
+    interval_seconds: float
 
     def publish(self, note: str) -> None:
         """Return when the anchor has the signed checkpoint for good; blocking. Raises HoldfastError."""
@@ -103,6 +111,11 @@ def find_lag(progress: Progress, now: float) -> float:
 def is_overdue(progress: Progress, now: float, alarm_seconds: float) -> bool:
     """Whether the anchor lags by more than it may."""
     return find_lag(progress, now) > alarm_seconds
+
+
+def find_pause(interval_seconds: float, *, has_failed: bool) -> float:
+    """How many seconds an anchor with this interval is left alone after it was asked."""
+    return min(interval_seconds, RETRY_SECONDS) if has_failed else interval_seconds
 
 
 class Publisher:
@@ -179,11 +192,12 @@ class _Track:
     def __init__(self, anchor: Anchor, alarm_seconds: float, clock: Callable[[], float]) -> None:
         self.thread = threading.Thread(target=self._run, name=f"holdfast-anchor-{anchor.name}", daemon=True)
         self._anchor = anchor
-        self._alarm_seconds = alarm_seconds
+        self._alarm_seconds = alarm_seconds + anchor.interval_seconds
         self._clock = clock
         self._lock = threading.Lock()
         self._awake = threading.Event()
         self._ending = False
+        self._rests_until = 0.0
         self._progress = Progress()
         self._alarmed = False
         self._last_success: datetime | None = None
@@ -227,22 +241,29 @@ class _Track:
             self._awake.wait()
             self._awake.clear()
             ending = self._ending
-            with self._lock:
-                due, observed_at = list_due(self._progress), self._progress.observed_at
-            for origin, note in due:
-                self._publish(origin, note, observed_at)
+            now = self._clock()
+            if ending or now >= self._rests_until:
+                self._publish_due(now)
 
-    def _publish(self, origin: Origin, note: str, observed_at: float) -> None:
+    def _publish_due(self, now: float) -> None:
+        with self._lock:
+            due, observed_at = list_due(self._progress), self._progress.observed_at
+        if due:
+            done = [self._publish(origin, note, observed_at) for origin, note in due]
+            self._rests_until = now + find_pause(self._anchor.interval_seconds, has_failed=not all(done))
+
+    def _publish(self, origin: Origin, note: str, observed_at: float) -> bool:
         try:
             self._anchor.publish(note)
         except Exception as error:  # noqa: BLE001 - whatever it is, the thread must live and try again
             self._note_failure(error)
-            return
+            return False
         with self._lock:
             self._progress = settle(self._progress, origin, note, observed_at)
             self._last_success = datetime.now(UTC)
             self._last_error = ""
             self._sound_alarm(self._clock())
+        return True
 
     def _note_failure(self, error: Exception) -> None:
         with self._lock:

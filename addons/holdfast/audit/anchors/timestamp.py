@@ -54,8 +54,16 @@ class BadTimestamp(HoldfastError):
 class TimestampAnchor:
     """Has checkpoints time-stamped and keeps both in a folder. Blocking."""
 
-    def __init__(self, url: str, authority: Sequence[x509.Certificate], folder: Path, client: httpx.Client) -> None:
+    def __init__(
+        self,
+        url: str,
+        authority: Sequence[x509.Certificate],
+        folder: Path,
+        client: httpx.Client,
+        interval_seconds: float,
+    ) -> None:
         self.name = "timestamp"
+        self.interval_seconds = interval_seconds
         self._url = url
         self._authority = authority
         self._folder = folder
@@ -101,7 +109,7 @@ def open_timestamp(settings: Timestamp) -> TimestampAnchor:
     # An authority on this machine is never behind the proxy that the environment may name (Go's rule too).
     near = {"all://127.0.0.1": None, "all://[::1]": None, "all://localhost": None}
     client = httpx.Client(verify=trust, timeout=TIMEOUT_SECONDS, mounts=near)
-    return TimestampAnchor(settings.url, authority, settings.folder, client)
+    return TimestampAnchor(settings.url, authority, settings.folder, client, settings.interval_seconds)
 
 
 def load_authority(file: Path) -> list[x509.Certificate]:

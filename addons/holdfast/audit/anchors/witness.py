@@ -63,6 +63,7 @@ class WitnessAnchor:
         self, url: str, witness: Verifier, source: TreeSource, client: httpx.Client, keep: Callable[[str], None]
     ) -> None:
         self.name = f"witness {witness.name}"
+        self.interval_seconds = 0.0
         self._url = url.rstrip("/")
         self._witness = witness
         self._source = source
