@@ -10,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
+from audit.anchors.authority import TimestampAuthority
 from console.world import World, make_world
 from holdfast.audit.keys import EPOCH_KEY_DAYS, ROLES, KeyFolder, open_epoch_key
 from holdfast.certificates import make_authority, write_private
@@ -255,11 +256,24 @@ def test_an_anchor_bucket_has_object_lock(world: World, make_s3: Callable[[], S3
     assert diagnose(world)["anchor"][0] == "warn"
 
 
-def test_a_time_stamping_authority_s_ca_is_read(world: World) -> None:
-    anchor = {"url": "http://127.0.0.1:1/tsa", "certificateAuthority": "ca.crt", "folder": "stamps"}
+def test_a_time_stamping_authority_is_asked(world: World) -> None:
+    authority = TimestampAuthority(world.folder / "authority")
+    authority.start()
+    anchor = {"url": authority.url, "certificateAuthority": str(authority.root_file), "folder": "stamps"}
     configure(world, anchors={"timestamp": anchor})
-    assert diagnose(world)["anchor"][0] == "ok"
-    assert not (world.folder / "stamps").exists()
+    stamps = world.folder / "stamps"
+    expected = ("ok", f"stamps what its authority vouches for, and {stamps} can be written", "")
+    assert diagnose(world)["anchor"] == expected
+    assert not stamps.exists()
+    configure(world, anchors={"timestamp": anchor | {"certificateAuthority": "ca.crt"}})
+    state, found, _ = diagnose(world)["anchor"]
+    assert (state, "reply does not hold" in found) == ("warn", True)
+    authority.stop()
+    configure(world, anchors={"timestamp": anchor})
+    state, found, _ = diagnose(world)["anchor"]
+    assert (state, "Connection refused" in found) == ("warn", True)
+    configure(world, anchors={"timestamp": anchor | {"url": "http://no host"}})
+    assert diagnose(world)["anchor"][0] == "warn"
     configure(world, anchors={"timestamp": anchor | {"certificateAuthority": "missing.crt"}})
     state, found, _ = diagnose(world)["anchor"]
     assert (state, "missing.crt: cannot be read" in found) == ("fail", True)

@@ -251,14 +251,17 @@ def _check_timestamp(settings: Timestamp) -> Check:
     from holdfast.audit.anchors.timestamp import open_timestamp
 
     name = f"anchor {settings.url}"
+    place = _existing_parent(settings.folder)
     try:
-        open_timestamp(settings)
+        anchor = open_timestamp(settings)
+        if not os.access(place, os.W_OK | os.X_OK):
+            return warn(name, f"{place} cannot be written", "give it to the user who runs Holdfast")
+        anchor.check()
     except ConfigurationError as error:
         return fail(name, str(error), "correct audit.anchors.timestamp: the gateway does not start")
-    place = _existing_parent(settings.folder)
-    if not os.access(place, os.W_OK | os.X_OK):
-        return warn(name, f"{place} cannot be written", "give it to the user who runs Holdfast")
-    return ok(name, f"its authority can be read, and {settings.folder} be written")
+    except Unavailable as error:
+        return warn(name, str(error), "see to url and certificateAuthority: what it has not stamped can be cut")
+    return ok(name, f"stamps what its authority vouches for, and {settings.folder} can be written")
 
 
 async def check_issuer(issuer: Issuer) -> Check:

@@ -11,6 +11,7 @@ authority, by a certificate made for time-stamping and for nothing that its crit
 
 from __future__ import annotations
 
+import secrets
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -69,6 +70,10 @@ class TimestampAnchor:
         self._folder = folder
         self._client = client
 
+    def check(self) -> None:
+        """See that the authority stamps something that means nothing, and can be believed. Raises Unavailable."""
+        self._ask(secrets.token_hex(32))
+
     def publish(self, note: str) -> None:
         """Return when the token is verified and on the disk. Raises Unavailable."""
         checkpoint, _ = parse_checkpoint(note)
@@ -76,17 +81,23 @@ class TimestampAnchor:
         reply_file = file.with_suffix(TIMESTAMP_REPLY)
         if reply_file.exists():
             return
-        request = TimestampRequestBuilder(note.encode(), HashAlgorithm.SHA256).build()
+        reply = self._ask(note)
         try:
-            reply = self._post(request.as_bytes())
-            verify_reply(reply, note, self._authority, request.nonce)
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_private(file, note.encode())
             write_private(reply_file, reply)
-        except (httpx.HTTPError, BadTimestamp) as error:
-            raise Unavailable(f"{self._url}: {_explain(error)}") from error
         except OSError as error:
             raise Unavailable(f"{self._folder}: cannot be written: {error.strerror}") from error
+
+    def _ask(self, text: str) -> bytes:
+        """The authority's reply over a text, verified. Raises Unavailable."""
+        request = TimestampRequestBuilder(text.encode(), HashAlgorithm.SHA256).build()
+        try:
+            reply = self._post(request.as_bytes())
+            verify_reply(reply, text, self._authority, request.nonce)
+        except (httpx.HTTPError, httpx.InvalidURL, BadTimestamp) as error:
+            raise Unavailable(f"{self._url}: {_explain(error)}") from error
+        return reply
 
     def _post(self, query: bytes) -> bytes:
         headers = {"Content-Type": QUERY_TYPE, "Accept-Encoding": "identity"}
