@@ -45,9 +45,12 @@ def test_the_commands_for_ones_own_cluster_work_in_order(shell_environment: dict
     folder = tmp_path / "work"
     folder.mkdir()
     script = "set -euo pipefail\n" + "\n".join(shell_blocks("In front of your own cluster"))
-    issuer, listen, approvals = free_ports(3)
-    script = script.replace("8445", str(issuer)).replace(
-        "cluster: mine\n", f"cluster: mine\nlisten: {{port: {listen}}}\napprovals: {{port: {approvals}}}\n"
+    issuer, listen, approvals, witness = free_ports(4)
+    script = script.replace("holdfast witness serve", f"holdfast witness serve --listen 127.0.0.1:{witness}")
+    script = (
+        script.replace("8445", str(issuer))
+        .replace("8446", str(witness))
+        .replace("cluster: mine\n", f"cluster: mine\nlisten: {{port: {listen}}}\napprovals: {{port: {approvals}}}\n")
     )
     shell = subprocess.Popen(
         ["bash", "-x", "-c", script],
@@ -65,6 +68,7 @@ def test_the_commands_for_ones_own_cluster_work_in_order(shell_environment: dict
         os.killpg(shell.pid, signal.SIGKILL)
     logs = "\n".join(f"--- {log.name}\n{log.read_text()}" for log in sorted(folder.glob("*.log")))
     assert shell.returncode == 0, f"{said}\n{logs}"
+    assert "anchor http://127.0.0.1" in said
     assert 'namespace "demo-unused" deleted' in (folder / "delete.log").read_text()
     assert (folder / "story.flows").stat().st_size > 0
 
