@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,12 +21,13 @@ from holdfast.audit.sequence import Clock
 from holdfast.audit.store import LedgerStore
 from holdfast.audit.tree import hash_leaf, root_of
 from holdfast.audit.verify import Class
+from holdfast.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holdfast.audit.record import Start
-    from holdfast.audit.store.ledger import LogRow
+    from holdfast.audit.store.ledger import Batch, LogRow
 
 EPOCHS = 3
 
@@ -222,6 +224,99 @@ def test_a_log_put_on_another_day_with_all_that_it_has(site: Site, day: str) -> 
     report = site.verify()
     assert codes(report) == {"log-altered"}
     assert places(report, "log-altered") == [None]
+
+
+# -- the day of a log whose first record came late ---------------------------------------------------------------
+
+
+@dataclass
+class Hands:
+    """Both clocks, and whether the database takes the first records of a log."""
+
+    now: datetime
+    is_away: bool = False
+
+    def __call__(self) -> Clock:
+        return Clock(timestamp(self.now), int(self.now.timestamp() * 1_000_000))
+
+    def go(self, to: datetime) -> None:
+        self.now = to
+
+
+@pytest.fixture
+def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
+    hands = Hands(datetime(2026, 3, 1, 12, tzinfo=UTC))
+    commit = LedgerStore.commit
+
+    def commit_or_fail(store: LedgerStore, batch: Batch) -> None:
+        if hands.is_away and not batch.before.size:
+            raise Unavailable("the database is away")
+        commit(store, batch)
+
+    monkeypatch.setattr(LedgerStore, "commit", commit_or_fail)
+    return hands
+
+
+def begin_late(site: Site, hands: Hands, *, until: datetime) -> LogRow:
+    """A log that is opened ten minutes before midnight, and gets its first record when the database is back."""
+    ledger = open_test_ledger(site.folder, site.database, replica="third", epoch_records=3, clock=hands)
+    ledger.write([entry(), entry()])
+    hands.go(datetime(2026, 3, 1, 23, 50, tzinfo=UTC))
+    hands.is_away = True
+    with pytest.raises(Unavailable):
+        ledger.write([entry()])
+    hands.go(until)
+    hands.is_away = False
+    ledger.write([entry()])
+    site.anchor()
+    (row,) = [log for log in LedgerStore(site.database).all_logs() if log.origin == "holdfast/test/third/2"]
+    return row
+
+
+@pytest.mark.parametrize("hours", [0.05, 2, 26, 50])
+def test_a_log_whose_first_record_came_when_the_database_was_back(site: Site, hands: Hands, hours: float) -> None:
+    row = begin_late(site, hands, until=datetime(2026, 3, 1, 23, 50, tzinfo=UTC) + timedelta(hours=hours))
+    first = decode(site.leaves(row)[0])
+    assert (row.day, row.opened_at) == ("2026-03-01", first.record.at)
+    assert datetime.fromisoformat(first.time) - datetime.fromisoformat(row.opened_at) == timedelta(hours=hours)
+    assert (codes(site.verify()), site.verify().verdict()) == (set(), Class.INTACT)
+
+
+@pytest.mark.parametrize(
+    ("day", "opened_at"),
+    [
+        ("2026-03-02", "2026-03-02T00:00:00.000000Z"),
+        ("2026-03-02", "2026-03-02T01:50:00.000000Z"),
+        ("2026-03-01", "2026-03-02T01:50:00.000000Z"),
+        ("2026-03-01", "2026-03-01T23:50:00.000001Z"),
+        ("2026-02-28", "2026-02-28T23:50:00.000000Z"),
+    ],
+)
+def test_such_a_log_is_not_put_on_another_day(site: Site, hands: Hands, day: str, opened_at: str) -> None:
+    row = begin_late(site, hands, until=datetime(2026, 3, 2, 2, tzinfo=UTC))
+    for table in ("records", "bodies", "checkpoints"):
+        site.execute(f"UPDATE {table} SET day = :day WHERE log = :log", day=day, log=row.id)  # noqa: S608
+    site.execute("UPDATE logs SET day = :day, opened_at = :at WHERE id = :log", day=day, at=opened_at, log=row.id)
+    report = site.verify()
+    assert codes(report) == {"log-altered"}
+    assert [finding.log for finding in report.findings] == [row.origin]
+
+
+def test_a_log_that_was_opened_before_the_clock_was_set_back(site: Site, hands: Hands) -> None:
+    """It is found again, and begun: by what the clock says then."""
+    ledger = open_test_ledger(site.folder, site.database, replica="third", epoch_records=3, clock=hands)
+    ledger.write([entry(), entry()])
+    hands.go(datetime(2026, 3, 1, 15, tzinfo=UTC))
+    hands.is_away = True
+    with pytest.raises(Unavailable):
+        ledger.write([entry()])
+    ledger.close()
+    hands.go(datetime(2026, 3, 1, 14, tzinfo=UTC))
+    hands.is_away = False
+    again = open_test_ledger(site.folder, site.database, replica="third", epoch_records=3, clock=hands)
+    assert again.row.origin == "holdfast/test/third/2"
+    site.anchor()
+    assert codes(site.verify()) == {"clock-back"}
 
 
 def test_a_closed_log_that_is_said_to_be_open(site: Site) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -176,8 +176,14 @@ class LedgerStore:
             found = self.find_log(row.origin)
             if found is None or found.size or found.certificate != row.certificate:
                 raise Superseded(f"another gateway has begun the log {row.origin}") from error
-            return found
+            return self._open_again(found, row.opened_at)
         return LogRow(**(asdict(row) | {"id": int(number[0]) if number else 0}))
+
+    def _open_again(self, found: LogRow, opened_at: str) -> LogRow:
+        """Say of an empty log that it was opened now: its first record says so too, whatever the clock was before."""
+        with self._database.writing() as connection:
+            connection.execute(update(logs).where(logs.c.id == found.id, logs.c.size == 0).values(opened_at=opened_at))
+        return replace(found, opened_at=opened_at)
 
     def leaves(self, log: LogRow, first: int = 0) -> Iterator[bytes]:
         """Yield a log's leaves in order from `first` on, a page at a time."""

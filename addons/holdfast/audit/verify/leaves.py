@@ -338,8 +338,7 @@ def _begins(day: str, opened_at: str, begun_at: str) -> bool:
     """Whether a log whose first record was made at this time may be of this day, and have been opened then.
 
     A gateway names a log, gives it its day and makes its first record in one moment. When that record got its place
-    says nothing: the database may have been away for days between the two, and a log that was opened may be found
-    again, and begun, later on the same day.
+    says nothing: the database may have been away for days between the two.
     """
     return seconds(opened_at) is not None and opened_at[:10] == day == begun_at[:10] and opened_at <= begun_at
 

@@ -65,7 +65,7 @@ class Scratch:
         """Yield the rows of a query over what was remembered."""
         for table in self._waiting:
             self._flush(table)
-        for row in self._database.execute(query, values):  # noqa: UP028  it closes the cursor, after the file even
+        for row in self._database.execute(query, values):  # noqa: UP028  it would close the cursor, be the file closed
             yield row
 
     def write_hashes(self, log: int, hashes: Iterable[bytes]) -> None:

@@ -116,8 +116,9 @@ class _Crew:
             self._workers = [_Worker() for _ in range(self._sharing.workers)]
         if len(block) > LARGEST_SENT:
             return self._begin_here(block, most=1)
-        least_busy = min(self._workers, key=lambda worker: worker.tasks)
-        if least_busy.is_free():
+        free = [worker for worker in self._workers if worker.is_free()]
+        if free:
+            least_busy = min(free, key=lambda worker: worker.tasks)
             least_busy.begin(block, self._seen)
             self._begun.append(least_busy)
             return True
