@@ -254,7 +254,8 @@ class Audit(Section):
     )
     read_database: str | None = Field(
         None,
-        description="SQLAlchemy URL that list, show and export read instead: a replica, or a role that only reads.",
+        description="SQLAlchemy URL that list, show, export, verify, prove and reconcile read instead: a replica, or a "
+        "role that only reads.",
     )
     keys: FilePath | None = Field(
         None, description="Folder of the keys that sign the record; `audit-keys` under stateDir when absent."
@@ -327,7 +328,7 @@ class Settings(Section):
 
     @property
     def read_database_url(self) -> str:
-        """The SQLAlchemy URL of the database that calls are read from."""
+        """The SQLAlchemy URL of the database that commands which only read open."""
         return self.audit.read_database or self.database_url
 
     @property

@@ -7,7 +7,6 @@ import secrets
 from contextlib import closing
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
-from importlib.resources import files
 from itertools import combinations, product
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ import pytest
 from sqlalchemy import event
 
 from audit.entries import NOON, entry, new_id, open_test_ledger, record, response
+from audit.readers import make_reader
 from holdfast.audit.callers import caller_claims
 from holdfast.audit.record import Call, Caller, Entry, Held, Kind, Record, Refusal, Ruling, call_row
 from holdfast.audit.store import ANY_CALL, AuditStore, Filters, search
@@ -310,12 +310,7 @@ def test_every_log_is_followed_also_those_begun_later(
 def reader_url(postgres: PostgresServer, postgres_url: str) -> str:
     """The URL of the database for a member of the role that only reads, made after the tables."""
     Database.open(postgres_url).close()
-    name, member = postgres_url.rpartition("/")[2], f"auditor_{secrets.token_hex(4)}"
-    script = files("holdfast.migrations").joinpath("reader_role.sql").read_text(encoding="utf-8")
-    with closing(psycopg.connect(postgres_url, autocommit=True)) as connection:
-        for statement in (script, script, f"CREATE ROLE {member} LOGIN PASSWORD 'secret' IN ROLE holdfast_reader"):
-            connection.execute(statement)  # type: ignore[call-overload]  # no text of others
-    return postgres.url(name, member, "secret")
+    return make_reader(postgres, postgres_url)
 
 
 def test_a_reader_lists_tells_and_exports(postgres_url: str, reader_url: str, tmp_path: Path) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from importlib.resources import files
 from io import StringIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,25 +22,40 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from audit.entries import record as call_record
+from audit.readers import make_reader
 from console.world import World, make_world
 from holdfast.audit.record import Call, Caller, CallRow, Client, Entry, Held, Kind, Refusal, verdict
 from holdfast.audit.store import AuditStore
 from holdfast.cli import app
 from holdfast.cli.audit.calls import CSV_COLUMNS, Verdict
+from holdfast.cli.audit.reader_role import reader_role
 from holdfast.cli.options import parse_since
 from holdfast.replay.story import export_row
+from holdfast.settings import Audit
 from replay.stories import allowed_call, audit_id, held_call, record, refused_call, streamed_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from click.testing import Result
 
     from holdfast.audit.store import Filters
     from services.postgres import PostgresServer
 
+README = Path(__file__).parent.parent.parent / "README.md"
 NOW = datetime(2026, 3, 29, 12, tzinfo=UTC)
+API_SERVER_EVENT = {
+    "kind": "Event",
+    "apiVersion": "audit.k8s.io/v1",
+    "auditID": audit_id(1),
+    "stage": "ResponseComplete",
+    "requestURI": "/api/v1/namespaces/web/pods?limit=500",
+    "verb": "list",
+    "user": {"username": "system:serviceaccount:holdfast:gateway"},
+    "responseStatus": {"code": 200},
+    "requestReceivedTimestamp": "2026-01-31T12:00:01.000000Z",
+    "stageTimestamp": "2026-01-31T12:00:01.000000Z",
+}
 runner = CliRunner()
 
 
@@ -324,8 +342,54 @@ def test_a_replica_is_read_when_the_primary_is_gone(
     replica.catch_up(primary)
     primary.stop("immediate")
     assert listed(world, "--resource", "pods") == [1]
+    read_in_every_way(world)
+
+
+def test_a_role_that_only_reads_is_enough_for_every_command_that_reads(
+    postgres: PostgresServer, postgres_url: str, tmp_path: Path
+) -> None:
+    writing = make_world(tmp_path, {"audit": {"database": postgres_url}})
+    writing.ledger.write([*allowed_call(1), *held_call(2)])
+    writing.database.close()
+    nowhere = postgres_url.rpartition("/")[0] + "/nowhere"
+    audit = {"database": nowhere, "readDatabase": make_reader(postgres, postgres_url)}
+    read_in_every_way(make_world(tmp_path, {"audit": audit}))
+
+
+def read_in_every_way(world: World) -> None:
+    """Have every command that reads do so: the first call is allowed, the second one held."""
+    root, event = world.folder / "audit-keys-other" / "root.pub", world.folder / "events.log"
+    proof, exported = world.folder / "call.proof", world.folder / "record.export"
+    event.write_text(json.dumps(API_SERVER_EVENT))
+    assert listed(world) == [2, 1]
     assert "approved by bob" in run(world, "show", "2").stdout
-    assert run(world, "export", "--flows", str(tmp_path / "all.flows")).exit_code == 0
+    for arguments in (
+        ["export", "--flows", str(world.folder / "all.flows")],
+        ["export", "--ledger", str(exported)],
+        ["prove", "2", "--file", str(proof)],
+        ["reconcile", str(event)],
+    ):
+        told = run(world, *arguments)
+        assert told.exit_code == 0, told.stderr
+    assert "1 are in the record" in told.stderr
+    for source in ([], [str(exported)]):
+        assert "UNANCHORED: 6 records" in run(world, "verify", *source, "--root", str(root)).stdout
+    assert runner.invoke(app, ["audit", "verify-proof", str(proof), "--root", str(root)]).exit_code == 0
+
+
+READING = ("list", "show", "export", "verify", "prove", "reconcile")
+PLACES = {
+    "setting": str(Audit.model_fields["read_database"].description),
+    "README": next(line for line in README.read_text().splitlines() if line.startswith("Who only reads")),
+    "README's table": next(line for line in README.read_text().splitlines() if line.startswith("| `audit.readD")),
+    "help": str(reader_role.__doc__),
+    "script": files("holdfast.migrations").joinpath("reader_role.sql").read_text(),
+}
+
+
+@pytest.mark.parametrize("text", PLACES.values(), ids=PLACES)
+def test_the_commands_that_read_are_named_wherever_it_says_who_may(text: str) -> None:
+    assert [command for command in READING if not re.search(rf"\b{command}\b", text)] == []
 
 
 def test_the_readers_role_is_printed() -> None:

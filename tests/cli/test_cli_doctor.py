@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -108,6 +111,20 @@ def test_a_store_that_is_no_database_or_a_newer_one_is_a_failure(world: World) -
     assert (state, "newer Holdfast" in found) == ("fail", True)
     (world.settings.state_dir / "audit.db").write_text("this is a text file, and quite a long one " * 100)
     assert diagnose(world)["store"][0] == "fail"
+
+
+def test_the_database_that_is_read_from_is_tried_too(tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    world = make_world(tmp_path, {"audit": {"readDatabase": f"sqlite:///{copy}"}})
+    world.database.close()
+    state, found, advice = diagnose(world)["readDatabase"]
+    assert (state, str(copy) in found, "audit.readDatabase" in advice) == ("warn", True, True)
+    shutil.copy(world.settings.state_dir / "audit.db", copy)
+    assert diagnose(world)["readDatabase"][0] == "ok"
+    with closing(sqlite3.connect(copy)) as connection:
+        connection.execute("DROP TABLE calls")
+    assert diagnose(world)["readDatabase"][0] == "warn"
+    assert diagnose(world)["store"][0] == "ok"
 
 
 def test_an_issuer_without_keys_is_a_failure(world: World) -> None:

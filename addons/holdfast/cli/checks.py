@@ -20,7 +20,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from holdfast.audit.keys import ROLES, KeyFolder
 from holdfast.audit.objects import open_pieces
+from holdfast.audit.store import AuditStore
 from holdfast.cli.approvals import default_server
+from holdfast.cli.audit.reading import open_reading
 from holdfast.credential.probe import probe_upstream
 from holdfast.credential.sources import open_source
 from holdfast.database import Database
@@ -128,6 +130,19 @@ def check_store(settings: Settings) -> Check:
     except HoldfastError as error:
         return fail("store", str(error), "calls are refused until the audit database can be written")
     return _check_room(file, f"{file or database.dialect} opens and can be written")
+
+
+def check_reading(settings: Settings) -> list[Check]:
+    """The other database that is read from, where there is one: the record can be read there."""
+    if settings.audit.read_database is None:
+        return []
+    try:
+        with open_reading(settings) as database:
+            AuditStore(database).list_calls(limit=1)
+    except HoldfastError as error:
+        advice = "see to audit.readDatabase: until then the record cannot be listed or verified from here"
+        return [warn("readDatabase", str(error), advice)]
+    return [ok("readDatabase", f"the record can be read from {database.dialect}")]
 
 
 def _check_future_store(file: Path) -> Check:

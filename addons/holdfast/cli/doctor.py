@@ -50,6 +50,7 @@ async def _check_all(config: Path | None) -> list[Check]:
         checks.check_certificates(settings),
         checks.check_policies(settings),
         checks.check_store(settings),
+        *checks.check_reading(settings),
         checks.check_keys(settings),
         checks.check_payloads(settings),
         *checks.check_anchors(settings),

@@ -1,5 +1,5 @@
--- The role holdfast_reader: reads the record in a Postgres database, as `holdfast audit list`, `show`, `export` and
--- `verify` do, and writes nothing. It does not log in itself; give it to those who may read:
+-- The role holdfast_reader: reads the record in a Postgres database, as `holdfast audit list`, `show`, `export`,
+-- `verify`, `prove` and `reconcile` do, and writes nothing. It does not log in itself; give it to those who may read:
 --
 --   CREATE ROLE auditor LOGIN PASSWORD '...' IN ROLE holdfast_reader;
 --

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from holdfast.cli.audit.reading import open_payloads, open_reading
 from holdfast.cli.options import ConfigFile, ListFormat, OutputFormat, names_day, parse_since, read_settings
 from holdfast.cli.output import (
     ListOutput,
@@ -287,18 +288,10 @@ def _parse_page(token: str) -> Position:
 
 @contextmanager
 def _open_store(settings: Settings) -> Iterator[AuditStore]:
-    from holdfast.audit.objects import open_pieces
     from holdfast.audit.store import AuditStore
-    from holdfast.database import Database
 
-    database = Database.open_readonly(settings.read_database_url)
-    pieces = open_pieces(settings.audit.payloads, settings.audit.deadline_seconds)
-    try:
+    with open_reading(settings) as database, open_payloads(settings) as pieces:
         yield AuditStore(database, pieces)
-    finally:
-        if pieces is not None:
-            pieces.close()
-        database.close()
 
 
 def _print_rows(rows: Sequence[CallRow], next_page: str, output: ListOutput) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from holdfast.cli.audit.reading import open_reading
 from holdfast.cli.options import ConfigFile, OutputFormat, read_settings
 from holdfast.cli.output import Output, print_pairs, print_value
 
@@ -35,15 +36,12 @@ def prove(
       holdfast audit prove 5f0c2a91 -f call.tlog-proof
       holdfast audit prove holdfast/production/gateway/12 0
     """
-    from contextlib import closing
-
     from holdfast.audit.prove import write_proof
     from holdfast.audit.store.proving import find_call, prove_record
     from holdfast.certificates import write_private
-    from holdfast.database import Database
 
     settings = read_settings(config)
-    with closing(Database.open_readonly(settings.database_url)) as database:
+    with open_reading(settings) as database:
         place = find_call(database, target) if seq is None else (target, seq)
         text = write_proof(prove_record(database, *place))
     if file is None:

@@ -8,10 +8,10 @@ import typer
 
 
 def reader_role() -> None:
-    """Print the SQL that makes the role `holdfast_reader` in Postgres: it can list, show, export and verify.
+    """Print the SQL that makes the role `holdfast_reader` in Postgres, which reads the record and writes nothing.
 
-    Nothing is run: the owner of the audit database does that, with psql. Who reads then logs in as a member of the
-    role, with `audit.readDatabase` in the settings.
+    It is enough to list, show, export, verify, prove and reconcile. Nothing is run: the owner of the audit database
+    does that, with psql. Who reads then logs in as a member of the role, with `audit.readDatabase` in the settings.
 
     \b
     Example:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from holdfast.cli.audit.reading import open_reading
 from holdfast.cli.options import ConfigFile, OutputFormat, read_settings
 from holdfast.cli.output import Output, print_table, print_value
 
@@ -42,7 +43,8 @@ def reconcile(
     """Name the calls that went around the gateway, and recorded ones that the API server never saw.
 
     The API server must log every call (an audit policy with level Metadata for all). Exits with 10 when a call went
-    around the gateway, with 11 when only recorded calls are missing there.
+    around the gateway, with 11 when only recorded calls are missing there. Where `audit.readDatabase` is a replica, it
+    may lag: calls that it does not have yet look as if they had gone around.
 
     \b
     Example:
@@ -53,24 +55,19 @@ def reconcile(
 
     from holdfast.audit import reconcile as comparing
     from holdfast.audit.store.reconcile import RecordedCalls
-    from holdfast.database import Database
 
     settings = read_settings(config)
     ignored = tuple(ignore_user) if ignore_user else comparing.OWN_TRAFFIC
-    database = Database.open_readonly(settings.database_url)
     summary = comparing.Summary()
-    try:
-        with tempfile.TemporaryDirectory(prefix="holdfast-") as scratch:
-            record, seen = RecordedCalls(database), comparing.Seen(Path(scratch) / "seen.db")
-            found = list(
-                comparing.find_bypasses(comparing.parse_events(_lines(logs)), record.known, seen, summary, ignored)
-            )
-            covered = summary.covered()
-            if covered is not None:
-                found += comparing.find_unseen(record.between(*covered), seen)
-            seen.close()
-    finally:
-        database.close()
+    with open_reading(settings) as database, tempfile.TemporaryDirectory(prefix="holdfast-") as scratch:
+        record, seen = RecordedCalls(database), comparing.Seen(Path(scratch) / "seen.db")
+        found = list(
+            comparing.find_bypasses(comparing.parse_events(_lines(logs)), record.known, seen, summary, ignored)
+        )
+        covered = summary.covered()
+        if covered is not None:
+            found += comparing.find_unseen(record.between(*covered), seen)
+        seen.close()
     _report(found, summary, output)
     _exit(found)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from holdfast.cli.audit.reading import open_payloads, open_reading
 from holdfast.cli.options import ConfigFile, OutputFormat, parse_age, read_settings
 from holdfast.cli.output import Output, print_table, print_value
 
@@ -58,6 +59,9 @@ def verify(
     config: ConfigFile = None,
 ) -> None:
     """Verify the record. With an export, the root's key and anchors it needs no network, gateway, database or settings.
+
+    Without an export it reads `audit.readDatabase` where that is set. A replica may lag: what was anchored and has not
+    arrived there yet is reported as cut off; verify again, or the database itself, before you believe it.
 
     \b
     The exit code is that of the gravest finding:
@@ -139,15 +143,11 @@ def _open_lines(
 
 
 def _database_lines(settings: Settings, stack: ExitStack, *, payloads: bool) -> Iterable[Line]:
-    from holdfast.audit.objects import open_pieces
     from holdfast.audit.record import timestamp
     from holdfast.audit.store.export import export_lines
-    from holdfast.database import Database
 
-    database = stack.enter_context(closing(Database.open_readonly(settings.database_url)))
-    pieces = open_pieces(settings.audit.payloads, settings.audit.deadline_seconds)
-    if pieces is not None:
-        stack.callback(pieces.close)
+    database = stack.enter_context(open_reading(settings))
+    pieces = stack.enter_context(open_payloads(settings))
     now = timestamp(datetime.now(UTC))
     return export_lines(database, settings.cluster, now, pieces=pieces, payloads=payloads)
 

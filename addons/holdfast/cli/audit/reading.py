@@ -1,0 +1,35 @@
+"""What commands that only read the record open: `audit.readDatabase` where it is set, and the payloads beside it."""
+
+from __future__ import annotations
+
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from holdfast.audit.objects import ObjectPieces
+    from holdfast.database import Database
+    from holdfast.settings import Settings
+
+
+@contextmanager
+def open_reading(settings: Settings) -> Iterator[Database]:
+    """Open the database that the record is read from. Raises ConfigurationError."""
+    from holdfast.database import Database
+
+    with closing(Database.open_readonly(settings.read_database_url)) as database:
+        yield database
+
+
+@contextmanager
+def open_payloads(settings: Settings) -> Iterator[ObjectPieces | None]:
+    """Open the object store that large payloads are in, if there is one. Raises ConfigurationError."""
+    from holdfast.audit.objects import open_pieces
+
+    pieces = open_pieces(settings.audit.payloads, settings.audit.deadline_seconds)
+    try:
+        yield pieces
+    finally:
+        if pieces is not None:
+            pieces.close()
