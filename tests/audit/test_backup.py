@@ -1,0 +1,96 @@
+"""A record that is backed up and put back with the README's own commands: what the gateway and `verify` then say."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from audit.entries import entry, open_test_ledger
+from holdfast.audit.anchors.evidence import read_evidence
+from holdfast.audit.anchors.file import append_note
+from holdfast.audit.head import HeadFile
+from holdfast.audit.keys import KeyFolder
+from holdfast.audit.record import timestamp
+from holdfast.audit.store import LedgerStore
+from holdfast.audit.store.export import export_lines
+from holdfast.audit.verify import Anchoring, verify_lines
+from holdfast.database import Database
+from holdfast.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from holdfast.audit.ledger import Ledger
+    from services.postgres import PostgresServer
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+SQLITE = (
+    'sqlite3 state/audit.db ".backup audit-backup.db"',
+    "rm -f state/audit.db-wal state/audit.db-shm && cp audit-backup.db state/audit.db",
+)
+POSTGRES = (
+    'pg_dump --format=custom --file=audit.dump "$AUDIT_DATABASE"',
+    'pg_restore --exit-on-error --dbname="$NEW_DATABASE" audit.dump',
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """The URLs of a database and of what is put back, the commands that do both, and the environment they need."""
+
+    url: str
+    restored_url: str
+    back_up: str
+    put_back: str
+    environment: dict[str, str]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """A database to back up."""
+    (tmp_path / "state").mkdir()
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path / 'state' / 'audit.db'}"
+        return Place(url, url, *SQLITE, {})
+    server: PostgresServer = request.getfixturevalue("postgres")
+    url, new = server.create_database(), server.create_database()
+    path = f"{server.binaries}:{os.environ['PATH']}"
+    return Place(url, new, *POSTGRES, {"AUDIT_DATABASE": url, "NEW_DATABASE": new, "PATH": path})
+
+
+def test_a_restored_backup_is_gone_on_with_once_somebody_says_so(place: Place, tmp_path: Path) -> None:
+    def run(command: str) -> None:
+        assert f"\n{command}" in README
+        subprocess.run(command, shell=True, cwd=tmp_path, env=os.environ | place.environment, check=True, timeout=60)  # noqa: S602  the README's
+
+    anchors = tmp_path / "anchors"
+    anchors.mkdir()
+    with closing(Database.open(place.url)) as database:
+        ledger = open_test_ledger(tmp_path, database)
+        ledger.write([entry(b"before the backup")])
+        run(place.back_up)
+        ledger.write([entry(b"after the backup")])
+        anchor(database, ledger, anchors)
+        ledger.close()
+    run(place.put_back)
+    with closing(Database.open(place.restored_url)) as database:
+        with pytest.raises(ConfigurationError, match="holdfast audit accept"):
+            open_test_ledger(tmp_path, database)
+        HeadFile(tmp_path / "gw.head").write_gap("restored last night's backup")
+        ledger = open_test_ledger(tmp_path, database)
+        ledger.write([entry(b"going on")])
+        anchor(database, ledger, anchors)
+        lines = export_lines(database, "test", timestamp(datetime.now(UTC)))
+        root = KeyFolder(tmp_path / "audit-keys").root_verifier()
+        report = verify_lines(lines, root, Anchoring(read_evidence(anchors)))
+    assert set(report.counts) == {"gap", "truncated"}
+
+
+def anchor(database: Database, ledger: Ledger, folder: Path) -> None:
+    """Keep the log's latest checkpoint where an auditor finds it."""
+    append_note(folder / "file.notes", LedgerStore(database).latest_note(ledger.row))
