@@ -307,6 +307,13 @@ def test_an_export_that_does_not_speak_of_every_table_is_refused(intact: Site, f
             verified(compressed([*lines[:-2], msgspec.json.encode(EndLine(rows)), b""]), intact)
 
 
+def test_payloads_in_an_export_that_says_it_has_none_are_refused(intact: Site, file: bytes) -> None:
+    lines = lines_of(file)
+    header = Header(FORMAT, "test", NOW, KINDS, payloads=False)
+    with pytest.raises(ConfigurationError, match="says at its beginning that it has none"):
+        verified(compressed([msgspec.json.encode(header), *lines[1:]]), intact)
+
+
 def test_something_after_the_end_is_refused(intact: Site, file: bytes) -> None:
     for more in (b"x", file):
         with pytest.raises(ConfigurationError, match="something follows"):

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -141,6 +142,16 @@ def test_damage_deep_in_a_file_is_told_as_in_one_process(
 
 
 @pytest.mark.parametrize("sharing", SHARINGS)
+def test_damage_that_is_found_here_is_told_after_what_workers_have_yet_to_tell(
+    sharing: Sharing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast.audit.verify.workers.LARGEST_SENT", 50_000)
+    lines = lines_of(2000)
+    file = compressed([*lines[:1500], b"{" + b"x" * 60_000, *lines[1500:]])
+    assert refusal(file, sharing) == refusal(file, Sharing(0, sharing.block_bytes))
+
+
+@pytest.mark.parametrize("sharing", SHARINGS)
 def test_damage_before_the_place_where_a_file_was_cut_is_what_is_told(sharing: Sharing) -> None:
     lines = lines_of(2000)
     whole = compressed([*lines[:1990], b"{", *lines[1990:]]).getvalue()
@@ -194,6 +205,19 @@ def test_a_worker_that_is_killed_is_an_error(number: int) -> None:
     with pytest.raises(HoldfastError, match="has ended before its work, so nothing is verified"):
         list(lines)
     assert workers() == []
+
+
+def test_a_worker_that_is_killed_over_the_last_block_is_an_error() -> None:
+    lines = examined_lines(compressed(lines_of(40)), ROOT, SHARINGS[0])
+    told = [next(lines)]  # the first of four blocks; the worker has up to two of the others
+    (worker,) = workers()
+    worker.suspend()
+    timer = threading.Timer(0.5, worker.kill)
+    timer.start()
+    with pytest.raises(HoldfastError, match="has ended before its work"):
+        told += lines
+    timer.join()
+    assert len(told) < len(lines_of(40))
 
 
 def test_a_worker_that_cannot_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,6 +280,7 @@ def test_ctrl_c_ends_the_command_and_its_workers(tmp_path: Path) -> None:
     with subprocess.Popen(command, start_new_session=True, **pipes) as process:  # type: ignore[call-overload]  # bytes
         write_on_and_on(process, 20_000)
         started = children_of(process, default_sharing().workers)
+        assert process.pid not in {os.getpgid(worker.pid) for worker in started}
         os.killpg(process.pid, signal.SIGINT)
         output, errors = process.communicate()
         assert have_ended(started)
