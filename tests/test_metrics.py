@@ -20,6 +20,7 @@ class Figures:
     name: str
     lag_seconds: float
     failures: int
+    contradictions: int = 0
 
 
 @pytest.fixture
@@ -42,12 +43,14 @@ def read(server: MetricsServer) -> dict[str, float]:
 
 
 def test_anchors_are_asked_whenever_the_figures_are_read(metrics: Metrics, server: MetricsServer) -> None:
-    states = [Figures("file", 0.0, 0), Figures("witness.example", 12.5, 3)]
+    states = [Figures("file", 0.0, 0), Figures("witness.example", 12.5, 3, contradictions=1)]
     metrics.watch_anchors(lambda: states)
     shown = read(server)
     assert shown['holdfast_audit_anchor_lag_seconds{anchor="file"}'] == 0
     assert shown['holdfast_audit_anchor_lag_seconds{anchor="witness.example"}'] == 12.5
     assert shown['holdfast_audit_anchor_failures_total{anchor="witness.example"}'] == 3
+    assert shown['holdfast_audit_anchor_contradictions_total{anchor="file"}'] == 0
+    assert shown['holdfast_audit_anchor_contradictions_total{anchor="witness.example"}'] == 1
     states[0] = Figures("file", 7.0, 1)
     shown = read(server)
     assert shown['holdfast_audit_anchor_lag_seconds{anchor="file"}'] == 7

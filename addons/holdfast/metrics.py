@@ -40,6 +40,10 @@ class AnchorFigures(Protocol):
     def failures(self) -> int:
         """How many times a checkpoint could not be anchored since the process began."""
 
+    @property
+    def contradictions(self) -> int:
+        """How many times the anchor began to contradict a log since the process began."""
+
 
 class Metrics:
     """The figures of one process. Safe to use from several threads."""
@@ -112,8 +116,15 @@ class _AnchorCollector(Collector):
         failures = CounterMetricFamily(
             "holdfast_audit_anchor_failures", "Checkpoints that could not be anchored.", labels=["anchor"]
         )
+        contradictions = CounterMetricFamily(
+            "holdfast_audit_anchor_contradictions",
+            "Logs of which the anchor began to say that they did not only grow.",
+            labels=["anchor"],
+        )
         for state in self._states():
             lag.add_metric([state.name], state.lag_seconds)
             failures.add_metric([state.name], state.failures)
+            contradictions.add_metric([state.name], state.contradictions)
         yield lag
         yield failures
+        yield contradictions

@@ -13,6 +13,7 @@ import pytest
 from audit.anchors.notes import ORIGIN, note
 from holdfast.audit.anchors.file import FileAnchor, read_notes
 from holdfast.audit.anchors.publisher import (
+    Contradicted,
     Progress,
     Publisher,
     find_lag,
@@ -170,7 +171,7 @@ class Logs:
 
 
 class GatedAnchor:
-    """Keeps checkpoints in memory; `gate` makes it hang, `broken` makes it fail."""
+    """Keeps checkpoints in memory; `gate` makes it hang, `broken` makes it fail, with `failure`."""
 
     def __init__(self, name: str = "gated", interval_seconds: float = 0.0) -> None:
         self.name = name
@@ -179,13 +180,14 @@ class GatedAnchor:
         self.gate = threading.Event()
         self.gate.set()
         self.broken = False
+        self.failure: Exception = Unavailable("the place is down")
         self.tried = threading.Semaphore(0)
 
     def publish(self, note: str) -> None:
         self.tried.release()
         self.gate.wait()
         if self.broken:
-            raise Unavailable("the place is down")
+            raise self.failure
         self.notes.append(note)
 
 
@@ -384,6 +386,84 @@ async def test_a_row_of_failures_is_told_once(caplog: pytest.LogCaptureFixture) 
         wait_until(lambda: publisher.states()[0].failures > 3)
         anchor.broken = False
     assert told(caplog, logging.WARNING) == ["the anchor gated failed, it is tried again: the place is down"]
+
+
+async def test_another_failure_than_the_one_before_is_told_too(caplog: pytest.LogCaptureFixture) -> None:
+    logs, anchor = Logs(note(1)), GatedAnchor()
+    anchor.broken = True
+    async with running(logs, anchor) as publisher:
+        wait_until(lambda: publisher.states()[0].failures > 1)
+        anchor.failure = Unavailable("the place has no room")
+        wait_until(lambda: publisher.states()[0].last_error == "the place has no room")
+        logs.wait_for_looks(3)
+        anchor.broken = False
+    assert told(caplog, logging.WARNING) == [
+        "the anchor gated failed, it is tried again: the place is down",
+        "the anchor gated failed, it is tried again: the place has no room",
+    ]
+
+
+async def test_what_fails_for_every_log_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    anchor = GatedAnchor()
+    anchor.broken = True
+    async with running(Logs(note(1), note(1, OTHER)), anchor) as publisher:
+        wait_until(lambda: publisher.states()[0].failures > 5)
+        anchor.broken = False
+    assert told(caplog, logging.WARNING) == ["the anchor gated failed, it is tried again: the place is down"]
+
+
+class Contradicting(GatedAnchor):
+    """Says of one log, while `broken`, that it did not only grow, in other words each time."""
+
+    def publish(self, note: str) -> None:
+        if ORIGIN in note and self.broken:
+            raise Contradicted(f"the log is shorter by {len(self.notes)}")
+        self.notes.append(note)
+
+
+async def test_a_contradiction_is_an_error_at_once_whatever_failed_before(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    logs, anchor = Logs(note(1)), GatedAnchor()
+    anchor.broken = True
+    async with running(logs, anchor, clock=clock) as publisher:
+        wait_until(lambda: publisher.states()[0].failures > 1)
+        anchor.failure = Contradicted("it has seen another root")
+        wait_until(lambda: publisher.states()[0].last_error == "it has seen another root")
+        logs.wait_for_looks(5)
+        for interruption in ("the place is down", "the place has no room"):
+            anchor.failure = Unavailable(interruption)
+            logs.wait_for_looks(3)
+            anchor.failure = Contradicted("it has seen a larger tree")
+            logs.wait_for_looks(3)
+        assert publisher.states()[0].contradictions == 1
+        anchor.broken = False
+        wait_until(lambda: not publisher.states()[0].last_error)
+        anchor.broken = True
+        logs.notes = (note(2),)
+        wait_until(lambda: bool(publisher.states()[0].last_error))
+        assert publisher.states()[0].contradictions == 2
+        anchor.broken = False
+    assert told(caplog, logging.ERROR) == [
+        "the anchor gated contradicts the record, which may have been tampered with: it has seen another root",
+        "the anchor gated contradicts the record, which may have been tampered with: it has seen a larger tree",
+    ]
+
+
+async def test_a_contradiction_is_told_once_while_other_logs_are_anchored(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    logs, anchor = Logs(note(1), note(1, OTHER)), Contradicting()
+    anchor.broken = True
+    async with running(logs, anchor, clock=clock) as publisher:
+        for size in range(2, 6):
+            logs.notes = (note(size), note(size, OTHER))
+            wait_until(lambda size=size: note(size, OTHER) in anchor.notes)
+        (state,) = publisher.states()
+        assert (state.contradictions, state.last_error[:18]) == (1, "the log is shorter")
+        anchor.broken = False
+    assert len(told(caplog, logging.ERROR)) == 1
+    assert told(caplog, logging.WARNING) == []
 
 
 async def test_checkpoints_that_cannot_be_read_are_told_and_read_again(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,12 +14,11 @@ import httpx
 import pytest
 
 from holdfast.audit.anchors.file import append_note, read_notes
-from holdfast.audit.anchors.publisher import Publisher
+from holdfast.audit.anchors.publisher import Contradicted, Publisher
 from holdfast.audit.anchors.submission import SIZE_TYPE, parse_submission
 from holdfast.audit.anchors.witness import (
     MOST_ATTEMPTS,
     Answer,
-    Contradicted,
     WitnessAnchor,
     explain,
     find_cosignature,

@@ -9,6 +9,10 @@ says so (`Anchor.interval_seconds`); it is left alone in between, and may lag by
 The lag of an anchor is the age of the oldest record that it has not seen, reckoned from the look before the one that
 found the record: too much by at most one interval, never too little. The functions up to `find_pause` decide; they
 take the time as a value.
+
+A failure is told when it begins and when it becomes another one. An anchor that contradicts a log is the alarm that
+all this is for: it is an error in the log at once, whatever failed before, and once until the anchor takes a
+checkpoint of that log again.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from holdfast.audit.checkpoint import Origin, parse_checkpoint
+from holdfast.errors import Unavailable
 
 CLOSE_SECONDS = 15.0
 """How long the anchors get to take the last checkpoints when the process ends."""
@@ -31,6 +36,10 @@ RETRY_SECONDS = 60.0
 """After a failure an anchor with an interval of its own is left alone for so long, or for its interval."""
 
 log = logging.getLogger(__name__)
+
+
+class Contradicted(Unavailable):
+    """The anchor says that a log did not only grow: it was cut or changed, or the anchor is not to be trusted."""
 
 
 class Anchor(Protocol):
@@ -43,18 +52,23 @@ class Anchor(Protocol):
     interval_seconds: float
 
     def publish(self, note: str) -> None:
-        """Return when the anchor has the signed checkpoint for good; blocking. Raises HoldfastError."""
+        """Return when the anchor has the signed checkpoint for good; blocking. Raises HoldfastError, Contradicted."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnchorState:
-    """How one anchor is doing: `last_error` is empty when the last try succeeded, `failures` counts the others."""
+    """How one anchor is doing.
+
+    `last_error` is empty when the last try succeeded for every log, `failures` counts the tries that did not, and
+    `contradictions` how often the anchor began to contradict a log.
+    """
 
     name: str
     lag_seconds: float
     last_success: datetime | None
     last_error: str
     failures: int
+    contradictions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +215,10 @@ class _Track:
         self._progress = Progress()
         self._alarmed = False
         self._last_success: datetime | None = None
-        self._last_error = ""
+        self._errors: dict[Origin, str] = {}
+        self._contradicted: set[Origin] = set()
         self._failures = 0
+        self._contradictions = 0
 
     def look(self, notes: Sequence[str] | None) -> None:
         """Take in the latest checkpoints, where they could be read, and see whether the anchor lags too far."""
@@ -222,7 +238,19 @@ class _Track:
         """A snapshot."""
         with self._lock:
             lag = find_lag(self._progress, self._clock())
-            return AnchorState(self._anchor.name, lag, self._last_success, self._last_error, self._failures)
+            return AnchorState(
+                self._anchor.name,
+                lag,
+                self._last_success,
+                self._last_error,
+                self._failures,
+                self._contradictions,
+            )
+
+    @property
+    def _last_error(self) -> str:
+        """What failed last and still does."""
+        return next(reversed(self._errors.values()), "")
 
     def _sound_alarm(self, now: float) -> None:
         overdue = is_overdue(self._progress, now, self._alarm_seconds)
@@ -256,18 +284,32 @@ class _Track:
         try:
             self._anchor.publish(note)
         except Exception as error:  # noqa: BLE001 - whatever it is, the thread must live and try again
-            self._note_failure(error)
+            self._note_failure(origin, error)
             return False
         with self._lock:
             self._progress = settle(self._progress, origin, note, observed_at)
             self._last_success = datetime.now(UTC)
-            self._last_error = ""
+            self._errors.pop(origin, None)
+            self._contradicted.discard(origin)
             self._sound_alarm(self._clock())
         return True
 
-    def _note_failure(self, error: Exception) -> None:
+    def _note_failure(self, origin: Origin, error: Exception) -> None:
         with self._lock:
-            if not self._last_error:
-                log.warning("the anchor %s failed, it is tried again: %s", self._anchor.name, error)
-            self._last_error = str(error) or type(error).__name__
+            message = str(error) or type(error).__name__
+            if isinstance(error, Contradicted):
+                self._note_contradiction(origin, message)
+            elif message not in self._errors.values():
+                log.warning("the anchor %s failed, it is tried again: %s", self._anchor.name, message)
+            self._errors.pop(origin, None)
+            self._errors[origin] = message
             self._failures += 1
+
+    def _note_contradiction(self, origin: Origin, message: str) -> None:
+        if origin in self._contradicted:
+            return
+        self._contradicted.add(origin)
+        self._contradictions += 1
+        log.error(
+            "the anchor %s contradicts the record, which may have been tampered with: %s", self._anchor.name, message
+        )

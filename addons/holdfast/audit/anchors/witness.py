@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from holdfast.audit.anchors.publisher import Contradicted
 from holdfast.audit.anchors.submission import SIZE_TYPE, Submission, write_submission
 from holdfast.audit.checkpoint import Origin, cosigned_at, parse_checkpoint, parse_size
 from holdfast.audit.note import (
@@ -43,10 +44,6 @@ MOST_ATTEMPTS = 4
 HEADERS = {"Content-Type": "text/plain; charset=utf-8", "Accept-Encoding": "identity"}
 
 
-class Contradicted(Unavailable):
-    """The witness says that the log did not only grow: it was cut or changed, or the witness is not to be trusted."""
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a witness answered: the status, the media type and no more of the body than is ever needed."""
@@ -72,7 +69,7 @@ class WitnessAnchor:
         self._sizes: dict[Origin, int] = {}
 
     def publish(self, note: str) -> None:
-        """Return when the checkpoint is cosigned and kept. Raises Unavailable."""
+        """Return when the checkpoint is cosigned and kept. Raises Unavailable, Contradicted."""
         cosignature = self.submit(note)
         signed = parse_checkpoint(note)[1]
         self._keep(write_note(Note(signed.text, (*signed.signatures, cosignature))))
