@@ -23,6 +23,7 @@ from holdfast.audit.retention import (
     Why,
     carry_over,
     choose_bodies,
+    choose_wanted,
     describe_drop,
     describe_erasure,
     first_kept_day,
@@ -35,6 +36,8 @@ from holdfast.settings import PayloadRetention, Retention
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from holdfast.audit.retention import CallTest
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 SIZE = 100
@@ -137,23 +140,60 @@ def call(**values: object) -> CallRow:
 
 
 def body(number: int = 0, of_day: str = "2026-03-01", **values: object) -> StoredBody:
-    return StoredBody(log(of_day), Place(number, Slot.RESPONSE), call(**values))
+    row = call(**values)
+    return StoredBody(log(of_day), Place(number, Slot.RESPONSE), row.audit_id, row)
+
+
+def unattributed(audit_id: str = "0199aaaa") -> StoredBody:
+    """One whose call nothing else is left of."""
+    return StoredBody(log(), Place(0, Slot.RESPONSE), audit_id, None)
+
+
+def is_get(call: CallRow) -> bool:
+    return call.verb == "get"
 
 
 def test_the_first_rule_that_applies_takes_a_body() -> None:
-    gets = PayloadRule("2026-03-02", lambda call: call.verb == "get", Why("first"))
-    all_of_them = PayloadRule("2026-03-05", lambda _: True, Why("second"))
+    gets = PayloadRule("2026-03-02", is_get, Why("first"))
+    all_of_them = PayloadRule("2026-03-05", None, Why("second"))
     bodies = [body(1), body(2, verb="list"), body(3, "2026-03-02"), body(4, "2026-03-05")]
-    chosen = [(found.place.seq, why.reason) for found, why in choose_bodies(bodies, [gets, all_of_them])]
+    chosen = [(found.place.seq, why and why.reason) for found, why in choose_bodies(bodies, [gets, all_of_them])]
     assert chosen == [(1, "first"), (2, "second"), (3, "second")]
 
 
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        ([("2026-03-02", is_get)], [None]),
+        ([("2026-03-02", is_get), ("2026-03-02", None)], ["2"]),
+        ([("2026-03-02", None), ("2026-03-02", is_get)], ["1"]),
+        ([("2026-03-01", is_get)], []),
+        ([("2026-03-01", None), ("2026-03-02", is_get)], [None]),
+        ([], []),
+    ],
+)
+def test_only_rules_for_all_calls_take_what_nobody_can_attribute(
+    rules: list[tuple[str, CallTest | None]], expected: list[str | None]
+) -> None:
+    read = [PayloadRule(*rule, Why(str(number))) for number, rule in enumerate(rules, 1)]
+    chosen = [(found, why and why.reason) for found, why in choose_bodies([unattributed()], read)]
+    assert chosen == [(unattributed(), why) for why in expected]
+
+
 def test_rules_are_read_as_of_now() -> None:
-    settings = [PayloadRetention(name="a", older_than_days=0), PayloadRetention(name="b", older_than_days=9)]
+    settings = [PayloadRetention(name=name, older_than_days=days, verbs=("?",)) for name, days in (("a", 0), ("b", 9))]
     rules = read_rules(settings, lambda rule: lambda call: call.verb == rule.name, NOW)
     assert [(rule.kept_from, rule.why.rule) for rule in rules] == [("2026-03-10", "a"), ("2026-03-01", "b")]
-    assert rules[1].matches(call(verb="b"))
-    assert not rules[1].matches(call(verb="a"))
+    assert rules[1].takes(body(of_day="2026-02-28", verb="b"))
+    assert rules[1].takes(body(of_day="2026-02-28", verb="a")) is False
+
+
+@pytest.mark.parametrize("filtered", ["resources", "verbs", "namespaces", "users", "verdicts"])
+def test_a_rule_is_for_all_calls_unless_one_of_its_filters_is_set(filtered: str) -> None:
+    every = PayloadRetention.model_validate({"name": "a", "olderThanDays": 1, filtered: ["allowed", "*"]})
+    some = PayloadRetention.model_validate({"name": "b", "olderThanDays": 1, filtered: ["allowed"]})
+    rules = read_rules([every, some], lambda _: lambda _: True, NOW)
+    assert [rule.takes(unattributed()) for rule in rules] == [True, None]
 
 
 @pytest.mark.parametrize(
@@ -173,7 +213,32 @@ def test_rules_are_read_as_of_now() -> None:
     ],
 )
 def test_calls_are_meant_by_user_issuer_id_and_time(wanted: Wanted, meant: bool) -> None:
-    assert wanted.means(call(audit_id="0199aaaa")) is meant
+    assert wanted.means(body(audit_id="0199aaaa")) is meant
+
+
+@pytest.mark.parametrize(
+    ("wanted", "meant"),
+    [
+        (Wanted(), True),
+        (Wanted(call="0199"), True),
+        (Wanted(call="0198"), False),
+        (Wanted(call="0198", user="alice"), False),
+        (Wanted(call="0199", user="alice"), None),
+        (Wanted(issuer="https://issuer"), None),
+        (Wanted(since=datetime(2026, 3, 1, tzinfo=UTC)), None),
+        (Wanted(until=datetime(2026, 3, 1, tzinfo=UTC)), None),
+    ],
+)
+def test_of_what_nobody_can_attribute_nothing_but_the_id_tells(wanted: Wanted, meant: bool | None) -> None:
+    assert wanted.means(unattributed()) is meant
+    assert (
+        list(choose_wanted([unattributed()], wanted, Why("x")))
+        == {
+            True: [(unattributed(), Why("x"))],
+            False: [],
+            None: [(unattributed(), None)],
+        }[meant]
+    )
 
 
 # -- what is recorded --------------------------------------------------------------------------------------------
@@ -221,7 +286,6 @@ def test_settings_that_mean_nothing_are_refused(settings: dict[str, object]) -> 
 
 def test_a_callers_name_is_compared_as_lists_keep_it() -> None:
     name = "a" * 300
-    told = record(identity=Caller("https://issuer", name))
-    row = call_row(told)
+    row = call_row(record(identity=Caller("https://issuer", name)))
     assert row is not None
-    assert Wanted(user=name).means(row)
+    assert Wanted(user=name).means(StoredBody(log(), Place(0, Slot.RESPONSE), row.audit_id, row))

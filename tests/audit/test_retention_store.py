@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import text
 
-from audit.entries import entry, new_id, open_test_ledger, record, request
+from audit.entries import entry, new_id, open_test_ledger, record, request, response
 from holdfast.audit.anchors.evidence import read_evidence
 from holdfast.audit.anchors.file import append_note
 from holdfast.audit.checkpoint import open_checkpoint
@@ -21,8 +21,17 @@ from holdfast.audit.erasing import Eraser
 from holdfast.audit.keys import MAINTENANCE, KeyFolder, parse_certificate
 from holdfast.audit.objects import ObjectPieces, open_pieces
 from holdfast.audit.payload import Body, Slot
-from holdfast.audit.record import Caller, Entry, Kind, Timing, decode, timestamp
-from holdfast.audit.retention import Place, Wanted, Why, plan_days
+from holdfast.audit.record import Caller, Entry, Kind, Record, Timing, decode, timestamp
+from holdfast.audit.retention import (
+    PayloadRule,
+    Place,
+    StoredBody,
+    Wanted,
+    Why,
+    choose_bodies,
+    choose_wanted,
+    plan_days,
+)
 from holdfast.audit.sequence import Clock
 from holdfast.audit.store import AuditStore, LedgerStore, LogRow, dropping
 from holdfast.audit.store.dropping import DayDropper
@@ -45,6 +54,7 @@ if TYPE_CHECKING:
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 REPLICAS = ("gw", "gw.console", f"gw{MAINTENANCE}")
 OLD, YESTERDAY, TODAY = "2026-03-08", "2026-03-09", "2026-03-10"
+BECAUSE = Why("she asked")
 SHARED = b"the same for both"
 LARGE = b"".join(bytes([number % 251]) * 3 for number in range(500))
 """Too long for the database, where there is an object store."""
@@ -140,9 +150,9 @@ class Site:
 
     def erase(self, reason: str = "she asked", **wanted: str) -> int:
         """Erase bodies, by a command of its own; return how many."""
-        why = Why(reason)
-        found = ((body, why) for body in self.store.bodies(Wanted(**wanted)))  # type: ignore[arg-type]
-        number = sum(erased.bodies for erased in self.eraser().erase(found))
+        meant = Wanted(**wanted)  # type: ignore[arg-type]
+        chosen = choose_wanted(self.store.bodies(meant.call), meant, Why(reason))
+        number = sum(erased.bodies for erased in self.eraser().erase((body, why) for body, why in chosen if why))
         self.end_command()
         return number
 
@@ -528,9 +538,59 @@ def test_one_call_is_erased_by_the_beginning_of_its_id(site: Site) -> None:
 @pytest.mark.parametrize("page", [1, 2, 500])
 def test_bodies_are_found_page_by_page(site: Site, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
     monkeypatch.setattr("holdfast.audit.store.retention.PAGE", page)
-    places = [(body.log.id, str(body.place), body.call.username) for body in site.store.bodies(Wanted())]
+    places = [(body.log.id, str(body.place), body.audit_id) for body in site.store.bodies()]
     assert len(places) == len(set(places)) == 36
     assert places == sorted(places, key=lambda place: (place[0], int(place[1].partition("/")[0]), place[1]))
+
+
+def test_bodies_of_calls_that_nothing_else_tells_of_are_told_of_and_stay(site: Site) -> None:
+    call = stream_past_midnight(site)
+    streamed, bobs = site.store.bodies(first_day="2026-03-12"), Wanted(user="bob")
+    assert [body.call and body.call.username for body in streamed] == ["alice", "bob", "bob"]
+    assert site.drop() == [OLD, YESTERDAY, TODAY, "2026-03-11"]
+    alone, *others = site.store.bodies()
+    assert (alone.audit_id, alone.call, alone.place.slot) == (call, None, Slot.RESPONSE)
+    assert list(choose_wanted([alone, *others], bobs, BECAUSE)) == [
+        (alone, None),
+        *((body, BECAUSE) for body in others),
+    ]
+    assert site.erase(user="bob") == 2
+    assert list(site.store.bodies()) == [alone]
+
+
+def test_bodies_of_calls_that_nothing_else_tells_of_are_erased_by_id_and_by_rules_for_all_calls(site: Site) -> None:
+    call = stream_past_midnight(site)
+    site.drop()
+    gets = PayloadRule("2026-03-13", lambda call: call.verb == "get", BECAUSE)
+    everything = PayloadRule("2026-03-13", None, Why("all"))
+    alone, *_ = site.store.bodies()
+    assert list(choose_bodies([alone], [gets])) == [(alone, None)]
+    assert list(choose_bodies([alone], [gets, everything])) == [(alone, Why("all"))]
+    assert site.erase(call=call[:13]) == 1
+    assert list(site.store.bodies(call)) == []
+    assert site.verdict() is Class.REDACTED
+
+
+def stream_past_midnight(site: Site) -> str:
+    """Alice's call whose gateway died after its first piece on the next day, on which bob had one too."""
+    call = new_id()
+    site.now = datetime(2026, 3, 11, 23, 59, 59, tzinfo=UTC)
+    ledger = site.open()
+    ledger.write([Entry(record(call, Kind.OPEN, timing=Timing(timestamp(site.now))))])
+    site.now += timedelta(seconds=2)
+    ledger.write([Entry(Record(kind=Kind.CHUNK, at=timestamp(site.now), call=call), response(b"a line of a log"))])
+    site.call(ledger, "bob", b"on the next day")
+    site.now = datetime(2026, 3, 13, 12, tzinfo=UTC)
+    ledger.beat()
+    ledger.close("the test is over")
+    return call
+
+
+def bodies_of_alice(site: Site, day: str) -> list[StoredBody]:
+    """Her stored bodies of one day."""
+    return [
+        body for body in site.store.bodies(first_day=day) if body.log.day == day and Wanted(user="alice").means(body)
+    ]
 
 
 def test_bodies_of_many_records_are_recorded_some_at_a_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -542,7 +602,7 @@ def test_bodies_of_many_records_are_recorded_some_at_a_time(site: Site, monkeypa
 
 def test_a_piece_that_a_writer_refers_to_meanwhile_stays(site: Site) -> None:
     store = site.store
-    found = [body for body in store.bodies(Wanted(user="alice")) if body.log.day == TODAY]
+    found = bodies_of_alice(site, TODAY)
     references = store.references(TODAY)
     ledger = site.open()
     site.call(ledger, "carol", b"alice 0")
@@ -565,7 +625,7 @@ def test_a_writer_is_kept_out_while_pieces_are_removed(site: Site, monkeypatch: 
 
     monkeypatch.setitem(RetentionStore.erase.__globals__, "delete_blobs", with_a_writer)
     store = site.store
-    found = [body for body in store.bodies(Wanted(user="alice")) if body.log.day == TODAY]
+    found = bodies_of_alice(site, TODAY)
     store.erase(found[0].log, [body.place for body in found], store.references(TODAY))
     writer.join()
     ledger.close()
@@ -597,7 +657,7 @@ def test_what_cannot_be_recorded_is_not_erased(site: Site) -> None:
 
 def test_what_is_erased_or_dropped_without_a_record_is_an_alteration(site: Site) -> None:
     (log,) = site.logs(YESTERDAY)
-    first = next(body for body in site.store.bodies(Wanted()) if body.log == log)
+    first = next(body for body in site.store.bodies() if body.log == log)
     site.store.erase(log, [first.place], site.store.references(YESTERDAY))
     report = site.verify()
     assert (set(report.counts) - {"no-anchor"}, report.verdict()) == ({"payload-missing"}, Class.ALTERED)
@@ -608,7 +668,7 @@ def test_what_is_erased_or_dropped_without_a_record_is_an_alteration(site: Site)
 
 def test_what_is_measured_is_what_is_freed(site: Site) -> None:
     store = site.store
-    found = [body for body in store.bodies(Wanted(user="alice")) if body.log.day == OLD]
+    found = bodies_of_alice(site, OLD)
     places = [body.place for body in found]
     measured = store.measure(found[0].log, places, store.references(OLD))
     assert measured == len(b"alice 2") + len(b"asked: alice 2")

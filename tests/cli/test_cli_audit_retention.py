@@ -136,10 +136,14 @@ def test_erasing_asks_and_says_what_it_did(tmp_path: Path) -> None:
     refused = run(world, "erase", "--user", "alice", "--reason", "she asked")
     assert (refused.exit_code, "3 bodies of 48 bytes" in refused.stderr) == (1, True)
     assert len(bodies(world)) == 6
-    assert told(world, "erase", "--user", "alice", "--reason", "she asked", "--yes") == {"bodies": 3, "bytes": 48}
+    assert told(world, "erase", "--user", "alice", "--reason", "she asked", "--yes") == {
+        "bodies": 3,
+        "bytes": 48,
+        "unattributed": [],
+    }
     assert bodies(world) == [b"bob 0 days ago", b"bob 3 days ago", b"bob 5 days ago"]
     assert len(AuditStore(world.database).list_calls(Filters(user="alice"))) == 3
-    assert told(world, "erase", "--user", "alice", "--reason", "again", "--yes") == {"bodies": 0, "bytes": 0}
+    assert told(world, "erase", "--user", "alice", "--reason", "again", "--yes")["bodies"] == 0
     assert maintenance(world) == ["redact"] * 3 + ["close"]
 
 
@@ -153,6 +157,29 @@ def test_the_record_says_who_asked_and_why(tmp_path: Path) -> None:
     assert redact.log.log == "holdfast/test/other/3"
     assert log.closed_at
     assert log.origin.startswith("holdfast/testing/")
+
+
+def test_bodies_that_nobody_can_attribute_are_told_of(tmp_path: Path) -> None:
+    world = make(tmp_path, payloads=[RULE])
+    with world.database.writing() as connection:  # as if alice's call of three days ago had arrived on a dropped day
+        connection.exec_driver_sql("DELETE FROM calls WHERE username = 'alice' AND log = 2")
+        connection.exec_driver_sql(
+            "UPDATE records SET kind = 'chunk' WHERE log = 2 AND call_id <> '' AND call_id NOT IN "
+            "(SELECT audit_id FROM calls)"
+        )
+    told_of = [{"log": "holdfast/test/other/2", "bodies": 1}]
+    for command in ("plan", "run"):
+        assert told(world, "retention", command)["unattributed"] == told_of
+        assert "1 bodies in holdfast/test/other/2 stay" in run(world, "retention", command).stderr
+    erase = ("erase", "--user", "alice", "--reason", "she asked")
+    asked = run(world, *erase)
+    assert (asked.exit_code, asked.stderr.count("1 bodies in holdfast/test/other/2 stay")) == (1, 1)
+    assert told(world, *erase, "--yes")["unattributed"] == told_of
+    assert "1 bodies in holdfast/test/other/2 stay" in run(world, *erase, "--yes").stderr
+    settings = world.folder / "holdfast.yaml"
+    settings.write_text(settings.read_text().replace('"resources": ["pods"], "users": ["al*"]', '"verbs": ["*"]'))
+    done = told(world, "retention", "run")
+    assert ([found["bodies"] for found in done["payloads"]], done["unattributed"]) == ([3], [])
 
 
 @pytest.mark.parametrize(

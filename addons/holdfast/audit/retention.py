@@ -75,11 +75,15 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class StoredBody:
-    """A stored body, and the call that it is of."""
+    """A stored body, and the call that it is of; None where nothing else is left of that call.
+
+    So it is when a call was streamed past midnight, never ended, and the day on which it arrived was dropped.
+    """
 
     log: LogRow
     place: Place
-    call: CallRow
+    audit_id: str
+    call: CallRow | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +96,21 @@ class Wanted:
     since: datetime | None = None
     until: datetime | None = None
 
-    def means(self, call: CallRow) -> bool:
-        """Whether this call is meant."""
+    @property
+    def first_day(self) -> str:
+        """The first day whose logs can have such bodies; empty when every day can."""
+        return timestamp(self.since)[:10] if self.since else ""
+
+    def means(self, body: StoredBody) -> bool | None:
+        """Whether this body is meant; None when nobody can tell any more."""
+        call = body.call
+        if not body.audit_id.startswith(self.call):
+            return False
+        if call is None:
+            return None if self.user or self.issuer or self.since or self.until else True
         return (
             (not self.user or call.username == column_text(self.user))
             and (not self.issuer or call.issuer == self.issuer)
-            and call.audit_id.startswith(self.call)
             and (self.since is None or call.received_at >= timestamp(self.since))
             and (self.until is None or call.received_at < timestamp(self.until))
         )
@@ -105,11 +118,19 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class PayloadRule:
-    """Bodies of the calls that match are erased once they are of a day before `kept_from`."""
+    """Bodies of the calls that match are erased once they are of a day before `kept_from`; None: of all calls."""
 
     kept_from: str
-    matches: CallTest
+    matches: CallTest | None
     why: Why
+
+    def takes(self, body: StoredBody) -> bool | None:
+        """Whether the rule erases this body; None when nobody can tell any more."""
+        if body.log.day >= self.kept_from:
+            return False
+        if self.matches is None:
+            return True
+        return self.matches(body.call) if body.call is not None else None
 
 
 def first_kept_day(now: datetime, days: int) -> str:
@@ -166,20 +187,42 @@ def read_rules(
     return [
         PayloadRule(
             first_kept_day(now, rule.older_than_days),
-            compile_test(rule),
+            None if _is_for_all(rule) else compile_test(rule),
             Why(f"older than {rule.older_than_days} days", rule.name),
         )
         for rule in rules
     ]
 
 
-def choose_bodies(bodies: Iterable[StoredBody], rules: Sequence[PayloadRule]) -> Iterator[tuple[StoredBody, Why]]:
-    """Yield the bodies that a rule erases; the first rule that applies says why."""
+def _is_for_all(rule: PayloadRetention) -> bool:
+    return all("*" in globs for globs in (rule.resources, rule.verbs, rule.namespaces, rule.users, rule.verdicts))
+
+
+def choose_bodies(
+    bodies: Iterable[StoredBody], rules: Sequence[PayloadRule]
+) -> Iterator[tuple[StoredBody, Why | None]]:
+    """Yield the bodies that a rule erases, the first rule that applies says why; and, with None, those that stay
+    because no rule takes them and one of them cannot tell.
+    """
     for body in bodies:
+        is_doubtful = False
         for rule in rules:
-            if body.log.day < rule.kept_from and rule.matches(body.call):
+            takes = rule.takes(body)
+            if takes:
                 yield body, rule.why
                 break
+            is_doubtful |= takes is None
+        else:
+            if is_doubtful:
+                yield body, None
+
+
+def choose_wanted(bodies: Iterable[StoredBody], wanted: Wanted, why: Why) -> Iterator[tuple[StoredBody, Why | None]]:
+    """Yield the bodies that are meant; and, with None, those of which nobody can tell any more."""
+    for body in bodies:
+        means = wanted.means(body)
+        if means is not False:
+            yield body, why if means else None
 
 
 def describe_drop(log: LogRow, why: Why, requested_by: str) -> Redaction:

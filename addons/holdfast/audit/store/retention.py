@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy import bindparam, delete, func, literal, select, text, tuple_
 
 from holdfast.audit.payload import Slot
-from holdfast.audit.record import CallRow, Kind, call_row, decode, timestamp
+from holdfast.audit.record import CallRow, Kind, call_row, decode
 from holdfast.audit.retention import Day, Place, StoredBody, first_written_day, is_pinned_by
 from holdfast.audit.store.ledger import LogRow, PieceStore, partition_name
 from holdfast.audit.store.tables import DAILY, blobs, bodies, calls, checkpoints, logs, records
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection
 
-    from holdfast.audit.retention import Wanted
     from holdfast.database import Database
 
 PAGE = 500
@@ -160,14 +159,11 @@ class RetentionStore:
         with self._database.reading() as connection:
             return list(connection.execute(select(records.c.call_id).where(*here).distinct().limit(2)).scalars())
 
-    def bodies(self, wanted: Wanted, before_day: str = "") -> Iterator[StoredBody]:
-        """Yield the stored bodies of the calls that are meant, in logs of days before that one, day by day."""
-        first_day = timestamp(wanted.since)[:10] if wanted.since else ""
+    def bodies(self, call: str = "", *, first_day: str = "", before_day: str = "") -> Iterator[StoredBody]:
+        """Yield the stored bodies of calls whose audit ID starts so, in logs of these days, log by log, day by day."""
         for log in self._logs():
             if log.dropped_at is None and log.day >= first_day and (not before_day or log.day < before_day):
-                for body in self._bodies_of(log, wanted.call):
-                    if wanted.means(body.call):
-                        yield body
+                yield from self._bodies_of(log, call)
 
     def references(self, day: str) -> References:
         """Count the references to a day's pieces."""
@@ -269,8 +265,7 @@ class RetentionStore:
                 page = connection.execute(query).all()
                 rows = _find_calls(connection, log.day, {row.call_id for row in page})
             for row in page:
-                if row.call_id in rows:
-                    yield StoredBody(log, Place(row.seq, Slot(row.slot)), rows[row.call_id])
+                yield StoredBody(log, Place(row.seq, Slot(row.slot)), row.call_id, rows.get(row.call_id))
             last = (page[-1].seq, page[-1].slot) if len(page) == PAGE else None
 
     def _require_pieces(self) -> Pieces:
@@ -369,7 +364,10 @@ def _kept_bytes(connection: Connection, day: str, digests: Iterable[str]) -> int
 
 
 def _find_calls(connection: Connection, day: str, audit_ids: set[str]) -> Mapping[str, CallRow]:
-    """The rows of calls that have records on a day. Most arrived on it; in Postgres other days are other tables."""
+    """The rows of calls that have records on a day, as far as anything tells of them.
+
+    Most arrived on it; in Postgres other days are other tables.
+    """
     query = select(*(calls.c[name] for name in CallRow.__struct_fields__))
     found: dict[str, CallRow] = {}
     for here in ([calls.c.day == day], []):

@@ -39,12 +39,16 @@ Gone = Annotated[
 
 
 class Outcome:
-    """What is to go, or went: days, and bodies by rule; the day that could not go; the bytes used by all."""
+    """What is to go, or went: days, and bodies by rule; the day that could not go; the bytes used by all.
+
+    `unattributed` counts, by log, bodies that stay because nothing is left of their calls that a rule could go by.
+    """
 
     def __init__(self, used_before: int) -> None:
         self.days: list[DayPlan] = []
         self.bodies: Counter[str] = Counter()
         self.body_bytes: Counter[str] = Counter()
+        self.unattributed: Counter[str] = Counter()
         self.blocked: Day | None = None
         self.used_before = used_before
         self.used_after: int | None = None
@@ -135,11 +139,13 @@ def erase(
             _require_one_call(store, call)
         if not yes:
             _ask(store, wanted)
-        told = _erase(eraser, store.bodies(wanted), reason)
+        erased, unattributed = _erase(store, eraser, wanted, reason)
     if output is not Output.TABLE:
-        print_value(told, output)
-    else:
-        typer.echo(f"erased: {told['bodies']} bodies, {told['bytes']} bytes")
+        print_value({**erased, "unattributed": _told_unattributed(unattributed)}, output)
+        return
+    typer.echo(f"erased: {erased['bodies']} bodies, {erased['bytes']} bytes")
+    if yes:
+        _print_unattributed(unattributed)
 
 
 def compile_test(rule: PayloadRetention) -> CallTest:
@@ -189,23 +195,41 @@ def _require_one_call(store: RetentionStore, call: str) -> None:
 
 def _ask(store: RetentionStore, wanted: Wanted) -> None:
     """Say what would go, and have a person agree."""
-    bodies, size = _measure(store, ((body, "") for body in store.bodies(wanted)), lambda *_: None)
+    unattributed: Counter[str] = Counter()
+    chosen = _attributed(_choose_wanted(store, wanted, ""), unattributed)
+    bodies, size = _measure(store, ((body, "") for body, _ in chosen), lambda *_: None)
+    _print_unattributed(unattributed)
     typer.echo(f"{bodies} bodies of {size} bytes are to be erased for good.", err=True)
     if bodies and not (sys.stdin.isatty() and typer.confirm("Erase them?", err=True)):
         typer.echo("nothing was erased; give --yes where nobody can be asked", err=True)
         raise typer.Exit(1)
 
 
-def _erase(eraser: Eraser, bodies: Iterable[StoredBody], reason: str) -> dict[str, int]:
-    from holdfast.audit.retention import Why
-
-    told, why = {"bodies": 0, "bytes": 0}, Why(reason)
+def _erase(store: RetentionStore, eraser: Eraser, wanted: Wanted, reason: str) -> tuple[dict[str, int], Counter[str]]:
+    told, unattributed = {"bodies": 0, "bytes": 0}, Counter[str]()
     with _progress("bodies") as advance:
-        for erased in eraser.erase((body, why) for body in bodies):
+        for erased in eraser.erase(_attributed(_choose_wanted(store, wanted, reason), unattributed)):
             told["bodies"] += erased.bodies
             told["bytes"] += erased.bytes
             advance(erased.bodies)
-    return told
+    return told, unattributed
+
+
+def _choose_wanted(store: RetentionStore, wanted: Wanted, reason: str) -> Iterator[tuple[StoredBody, Why | None]]:
+    from holdfast.audit.retention import Why, choose_wanted
+
+    return choose_wanted(store.bodies(wanted.call, first_day=wanted.first_day), wanted, Why(reason))
+
+
+def _attributed(
+    chosen: Iterable[tuple[StoredBody, Why | None]], unattributed: Counter[str]
+) -> Iterator[tuple[StoredBody, Why]]:
+    """Yield what is to be erased; count what stays because nobody can tell whose it is."""
+    for body, why in chosen:
+        if why is None:
+            unattributed[body.log.origin] += 1
+        else:
+            yield body, why
 
 
 def _open_database(settings: Settings, stack: ExitStack, *, read_only: bool) -> Database:
@@ -278,13 +302,16 @@ def _rules(settings: Settings, now: datetime) -> list[PayloadRule]:
     return read_rules(settings.audit.retention.payloads, compile_test, now)
 
 
-def _chosen(store: RetentionStore, rules: list[PayloadRule], dropped: set[str]) -> Iterator[tuple[StoredBody, Why]]:
+def _chosen(
+    store: RetentionStore, rules: list[PayloadRule], dropped: set[str], outcome: Outcome
+) -> Iterator[tuple[StoredBody, Why]]:
     """Yield the bodies that rules erase, of days that stay."""
-    from holdfast.audit.retention import Wanted, choose_bodies
+    from holdfast.audit.retention import choose_bodies
 
     if rules:
-        found = store.bodies(Wanted(), before_day=max(rule.kept_from for rule in rules))
-        yield from choose_bodies((body for body in found if body.log.day not in dropped), rules)
+        found = store.bodies(before_day=max(rule.kept_from for rule in rules))
+        staying = (body for body in found if body.log.day not in dropped)
+        yield from _attributed(choose_bodies(staying, rules), outcome.unattributed)
 
 
 def _plan(settings: Settings, store: RetentionStore, outcome: Outcome, now: datetime) -> None:
@@ -293,7 +320,7 @@ def _plan(settings: Settings, store: RetentionStore, outcome: Outcome, now: date
     retention = settings.audit.retention
     by_age = plan_days(store.days(), retention.model_copy(update={"max_bytes": None}), 0, store.size_of, now)
     old = {plan.day.day for plan in by_age if not plan.day.unended}
-    chosen = _chosen(store, _rules(settings, now), old)
+    chosen = _chosen(store, _rules(settings, now), old, outcome)
     _measure(store, ((body, why.rule) for body, why in chosen), outcome.add_bodies)
     used = outcome.used_before - outcome.body_bytes.total()
     for planned in plan_days(store.days(), retention, used, store.size_of, now):
@@ -332,7 +359,7 @@ def _run(
     by_age = retention.model_copy(update={"max_bytes": None})
     for planned in plan_days(store.days(), by_age, 0, store.size_of, now):
         _drop(eraser, planned, outcome, advance)
-    for erased in eraser.erase(_chosen(store, _rules(settings, now), set())):
+    for erased in eraser.erase(_chosen(store, _rules(settings, now), set(), outcome)):
         outcome.add_bodies(erased.why.rule, erased.bodies, erased.bytes)
         advance(erased.bodies)
     while outcome.blocked is None:
@@ -389,6 +416,7 @@ def _print_outcome(outcome: Outcome, output: Output) -> None:
         print_table(("DAY", "LOGS", "RECORDS", "BODIES", "BYTES", "RULE", "WHY"), rows)
     else:
         typer.echo("nothing is to go", err=True)
+    _print_unattributed(outcome.unattributed)
     used = f"used: {outcome.used_before} bytes"
     typer.echo(used if outcome.used_after is None else f"{used} before, {outcome.used_after} after", err=True)
     if outcome.blocked is not None:
@@ -398,6 +426,19 @@ def _print_outcome(outcome: Outcome, output: Output) -> None:
             "gateway again, or say that it is gone for good with --gone REPLICA.",
             err=True,
         )
+
+
+def _print_unattributed(unattributed: Counter[str]) -> None:
+    for log, number in unattributed.items():
+        typer.echo(
+            f"{number} bodies in {log} stay: of their calls nothing else is left, so nobody can tell whether they are "
+            "meant. They go with their day, by a payload rule for all calls, or with `holdfast audit erase --call ID`.",
+            err=True,
+        )
+
+
+def _told_unattributed(unattributed: Counter[str]) -> list[dict[str, Any]]:
+    return [{"log": log, "bodies": number} for log, number in unattributed.items()]
 
 
 def _told(outcome: Outcome) -> dict[str, Any]:
@@ -418,6 +459,7 @@ def _told(outcome: Outcome) -> dict[str, Any]:
             {"rule": rule, "bodies": number, "bytes": outcome.body_bytes[rule]}
             for rule, number in outcome.bodies.items()
         ],
+        "unattributed": _told_unattributed(outcome.unattributed),
         "blocked": blocked and {"day": blocked.day, "logs": [log.origin for log in blocked.unended]},
         "usedBytes": outcome.used_before,
         **({} if outcome.used_after is None else {"usedBytesAfter": outcome.used_after}),
