@@ -55,11 +55,11 @@ def postgres_url(postgres: PostgresServer) -> str:
 
 @pytest.fixture
 def make_postgres() -> Iterator[Callable[..., PostgresServer]]:
-    """Starts PostgreSQL servers that the test may stop and kill: make_postgres(fsync="off")."""
+    """Starts PostgreSQL servers that the test may stop and kill: make_postgres(fsync="off"), with data in `disk`."""
     started: list[PostgresServer] = []
 
-    def make(**settings: str) -> PostgresServer:
-        started.append(_postgres_server(settings))
+    def make(disk: Path | None = None, **settings: str) -> PostgresServer:
+        started.append(_postgres_server(settings, disk))
         return started[-1].start()
 
     yield make
@@ -67,9 +67,9 @@ def make_postgres() -> Iterator[Callable[..., PostgresServer]]:
         server.close()
 
 
-def _postgres_server(settings: dict[str, str]) -> PostgresServer:
+def _postgres_server(settings: dict[str, str], disk: Path | None = None) -> PostgresServer:
     try:
-        return PostgresServer(settings)
+        return PostgresServer(settings, disk)
     except PostgresMissing as missing:
         if os.environ.get("CI"):
             pytest.fail(str(missing), pytrace=False)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sqlite3
 import ssl
 import sys
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,12 +25,21 @@ from holdfast.database import Database
 from holdfast.exchange import Identity
 from recording_upstream import TOKEN
 from running import ISSUER, RunningGateway, Upstream
+from services.small_disk import enter_namespaces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 POD_PATH = "/api/v1/namespaces/demo/pods/p"
 GATEWAY_SCRIPT = Path(__file__).parents[2] / "addons" / "gateway.py"
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Gain the right to mount here, not in a fixture: this process still has one thread."""
+    wanted = any("disk" in getattr(item, "fixturenames", ()) for item in session.items)
+    if wanted and os.geteuid() != 0 and not session.config.option.collectonly:
+        with suppress(OSError):  # the fixture tells
+            enter_namespaces()
 
 
 @dataclass

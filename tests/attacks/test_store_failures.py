@@ -5,7 +5,8 @@ from __future__ import annotations
 import resource
 import sqlite3
 import threading
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import TYPE_CHECKING
 
 import httpx
@@ -13,11 +14,11 @@ import pytest
 
 from attacks.conftest import POD_PATH, Target, pending_holds, running_target
 from recording_upstream import POD
+from services.small_disk import SmallDisk, small_disk
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator
 
 PODS_PATH = "/api/v1/namespaces/demo/pods"
 HELD_PATH = "/api/v1/namespaces/demo"
@@ -25,9 +26,16 @@ WATCH_PATH = "/api/v1/namespaces/demo/pods"
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+def disk() -> Iterator[SmallDisk]:
+    """Where the gateway keeps everything."""
+    with small_disk(16) as disk:
+        yield disk
+
+
+@pytest.fixture(scope="module")
+def running(disk: SmallDisk) -> Iterator[Target]:
     """A gateway that does not wait long for its store."""
-    with running_target(tmp_path_factory.mktemp("store"), settings={"audit": {"deadlineSeconds": 1.0}}) as target:
+    with running_target(disk.folder, settings={"audit": {"deadlineSeconds": 1.0}}) as target:
         yield target
 
 
@@ -52,6 +60,11 @@ def full_disk(target: Target) -> Iterator[None]:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
 
 
+def filled_disk(target: Target) -> AbstractContextManager[None]:
+    """Nothing is left of the file system."""
+    return SmallDisk(target.gateway.folder.parent).filled()
+
+
 @contextmanager
 def locked(target: Target) -> Iterator[None]:
     """Another process keeps the database locked."""
@@ -63,19 +76,24 @@ def locked(target: Target) -> Iterator[None]:
             connection.execute("ROLLBACK")
 
 
-FAILURES: list[Callable[[Target], AbstractContextManager[None]]] = [full_disk, locked]
+Failure = Callable[[Target], AbstractContextManager[None]]
+
+FULL: list[Failure] = [full_disk, filled_disk]
+FAILURES: list[Failure] = [*FULL, locked]
 
 
 def assert_unavailable(response: httpx.Response) -> None:
     assert response.status_code == 503
     status = response.json()
     assert (status["kind"], status["reason"]) == ("Status", "ServiceUnavailable")
+    assert status["message"].startswith("Holdfast")
+    assert status["message"].endswith("; try again")
     assert response.headers["retry-after"] == "1"
 
 
 @pytest.mark.parametrize("failing", FAILURES)
 def test_a_mutating_call_is_not_forwarded_while_its_intent_cannot_be_recorded(
-    fragile: Target, failing: Callable[[Target], AbstractContextManager[None]]
+    fragile: Target, failing: Failure
 ) -> None:
     with failing(fragile):
         assert_unavailable(fragile.call("POST", PODS_PATH, json={"kind": "Pod"}))
@@ -85,9 +103,7 @@ def test_a_mutating_call_is_not_forwarded_while_its_intent_cannot_be_recorded(
 
 
 @pytest.mark.parametrize("failing", FAILURES)
-def test_an_answer_is_not_let_through_while_it_cannot_be_recorded(
-    fragile: Target, failing: Callable[[Target], AbstractContextManager[None]]
-) -> None:
+def test_an_answer_is_not_let_through_while_it_cannot_be_recorded(fragile: Target, failing: Failure) -> None:
     with failing(fragile):
         response = fragile.call("GET", POD_PATH)
     assert_unavailable(response)
@@ -95,20 +111,23 @@ def test_an_answer_is_not_let_through_while_it_cannot_be_recorded(
     fragile.settle(lambda: fragile.call("GET", POD_PATH).content == POD)
 
 
-def test_a_refusal_is_not_told_while_it_cannot_be_recorded(fragile: Target) -> None:
-    with full_disk(fragile):
+@pytest.mark.parametrize("failing", FULL)
+def test_a_refusal_is_not_told_while_it_cannot_be_recorded(fragile: Target, failing: Failure) -> None:
+    with failing(fragile):
         assert_unavailable(fragile.call("DELETE", "/api/v1/namespaces/kube-system/pods/p"))
     assert fragile.upstream.calls() == []
 
 
-def test_a_call_cannot_be_held_while_the_hold_cannot_be_stored(fragile: Target) -> None:
-    with full_disk(fragile):
+@pytest.mark.parametrize("failing", FULL)
+def test_a_call_cannot_be_held_while_the_hold_cannot_be_stored(fragile: Target, failing: Failure) -> None:
+    with failing(fragile):
         assert_unavailable(fragile.call("DELETE", HELD_PATH))
     assert fragile.upstream.calls() == []
     assert pending_holds(fragile.gateway.database) == []
 
 
-def test_a_stream_is_cut_when_its_pieces_cannot_be_recorded(fragile: Target) -> None:
+@pytest.mark.parametrize("failing", FULL)
+def test_a_stream_is_cut_when_its_pieces_cannot_be_recorded(fragile: Target, failing: Failure) -> None:
     event = b'{"type":"ADDED","object":{"kind":"Pod","metadata":{"name":"p"}}}\n'
     piece = b"%x\r\n%s\r\n" % (len(event), event)
     more = threading.Event()
@@ -126,7 +145,7 @@ def test_a_stream_is_cut_when_its_pieces_cannot_be_recorded(fragile: Target) -> 
     with (
         fragile.client() as client,
         client.stream("GET", WATCH_PATH + "?watch=1", headers=headers) as response,
-        full_disk(fragile),
+        failing(fragile),
     ):
         lines = response.iter_lines()
         assert next(lines)
@@ -136,10 +155,11 @@ def test_a_stream_is_cut_when_its_pieces_cannot_be_recorded(fragile: Target) -> 
     fragile.settle(lambda: fragile.call("GET", POD_PATH).status_code == 200)
 
 
-def test_every_call_that_was_answered_is_in_the_record(fragile: Target) -> None:
+@pytest.mark.parametrize("failing", FULL)
+def test_every_call_that_was_answered_is_in_the_record(fragile: Target, failing: Failure) -> None:
     before = len(fragile.outcomes(POD_PATH))
     answered = sum(fragile.call("GET", POD_PATH).status_code == 200 for _ in range(5))
-    with full_disk(fragile):
+    with failing(fragile):
         assert_unavailable(fragile.call("GET", POD_PATH))
     fragile.settle(lambda: fragile.call("GET", POD_PATH).status_code == 200)
     complete = [record for record in fragile.outcomes(POD_PATH)[before:] if not record.get("refusal")]

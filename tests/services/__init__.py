@@ -3,6 +3,7 @@
 postgres    a PostgreSQL server, its crashes and its replicas
 s3          an S3 server with object lock
 versitygw   its program, built once with Go as the test cluster's are
+small_disk  a file system that a test fills
 """
 
 import sys

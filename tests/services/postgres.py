@@ -62,9 +62,13 @@ def _candidates() -> Iterator[Path]:
 
 @dataclass
 class PostgresServer:
-    """One server and its folder; `settings` are PostgreSQL's, given on its command line at every start."""
+    """One server and its folder; `settings` are PostgreSQL's, given on its command line at every start.
+
+    Its data are in its own folder, or in `disk`, which is given to its user.
+    """
 
     settings: dict[str, str] = field(default_factory=dict)
+    disk: Path | None = None
     password: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
     port: int = 0
     replicas: list[PostgresServer] = field(default_factory=list)
@@ -73,9 +77,10 @@ class PostgresServer:
     def __post_init__(self) -> None:
         self.binaries = find_binaries()
         self.folder = Path(tempfile.mkdtemp(prefix="holdfast-postgres-"))
-        self.data = self.folder / "data"
+        self.data = (self.disk or self.folder) / "data"
         self._account = _other_user() if os.geteuid() == 0 else None
-        self._give(self.folder)
+        for place in (self.folder, self.data.parent):
+            self._give(place)
 
     def start(self) -> PostgresServer:
         """Make the data where there is none, and start, on the same port as before; returns when it takes connections.
@@ -101,6 +106,10 @@ class PostgresServer:
         self._process.child.send_signal(STOP_SIGNALS[mode])
         self._process.child.wait(PATIENCE_SECONDS)
         self._process = None
+
+    def has_ended(self) -> bool:
+        """Whether it runs no more, stopped or of itself."""
+        return self._process is None or self._process.child.poll() is not None
 
     def kill(self) -> None:
         """End all its processes at once, as a crash of the machine would."""
@@ -145,7 +154,7 @@ class PostgresServer:
     def start_replica(self) -> PostgresServer:
         """Start a server that follows this one and takes reads; it is called `replica1`, `replica2` and so on here."""
         name = f"replica{len(self.replicas) + 1}"
-        replica = PostgresServer({**self.settings, "cluster_name": name}, self.password)
+        replica = PostgresServer({**self.settings, "cluster_name": name}, password=self.password)
         self.replicas.append(replica)
         source = f"host={HOST} port={self.port} user={USER}"
         replica._run("pg_basebackup", "-R", "-X", "stream", "-c", "fast", "-D", replica.data, "-d", source)
