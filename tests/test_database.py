@@ -258,4 +258,4 @@ def test_no_disk_space_at_start_is_one_sentence(file: Path) -> None:
     )
     command = [sys.executable, "-c", limited, url_of(file)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert said == f"{file}: the audit database cannot be written: the disk reports an error.\n"
+    assert said == f"{file}: the audit database cannot be written: the disk is full.\n"

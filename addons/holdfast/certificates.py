@@ -113,7 +113,10 @@ def make_authority(common_name: str, *, now: datetime, days: int = 3650) -> Auth
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write `content` at `path`, readable by the owner only; a reader finds the old content or all of the new."""
+    """Write `content` at `path`, readable by the owner only; a reader finds the old content or all of the new.
+
+    Raises OSError, which names the file.
+    """
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp opens with 0600
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -121,8 +124,10 @@ def write_private(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

@@ -76,6 +76,7 @@ _READING_PRAGMAS = (("query_only", 1), ("busy_timeout", BUSY_TIMEOUT_MS))
 _CAUSES = {
     sqlite3.SQLITE_FULL: "the disk is full",
     sqlite3.SQLITE_IOERR: "the disk reports an error",
+    sqlite3.SQLITE_IOERR_SHMSIZE: "the disk is full",
     sqlite3.SQLITE_READONLY: "the file cannot be written",
     sqlite3.SQLITE_CANTOPEN: "the file or its folder cannot be opened or written",
     sqlite3.SQLITE_NOTADB: "the file is not a SQLite database",
@@ -185,7 +186,7 @@ def explain(error: DBAPIError) -> str:
     """Say in a few words, without a full stop, why the database failed."""
     code = getattr(error.orig, "sqlite_errorcode", None)
     if code is not None:
-        return _CAUSES.get(code & 0xFF, str(error.orig))
+        return _CAUSES.get(code) or _CAUSES.get(code & 0xFF, str(error.orig))
     if error.orig is None or isinstance(error.orig, sqlite3.Error):
         return str(error.orig)
     from holdfast import postgres

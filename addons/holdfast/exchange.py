@@ -241,8 +241,9 @@ class Exchange:
     """The story so far.
 
     `left` is set as soon as the caller has gone. `cut` names why a running stream must end now. `outcome_begun`
-    is set when the call's last record is handed to the writer, `finished` once it is durable. `receipt` is what the
-    answer's `Audit-Receipt` says: of the record that had to be durable before the answer.
+    is set when the call's last record is handed to the writer, `finished` once it is durable, `over` then too and when
+    it cannot be made so: nothing is tried again. `receipt` is what the answer's `Audit-Receipt` says: of the record
+    that had to be durable before the answer.
     """
 
     audit_id: AuditID
@@ -270,6 +271,7 @@ class Exchange:
     error: str = ""
     outcome_begun: bool = False
     finished: bool = False
+    over: bool = False
     receipt: str = ""
 
     @property

@@ -208,10 +208,9 @@ def open_epoch_key(folder: KeyFolder, cluster: str, replica: str, now: datetime)
     """
     replicas = tuple(replica + role for role in ROLES)
     with folder.locked():
-        if not folder.epoch_key.exists() and not folder.root_pub.exists():
-            folder.make_root(cluster, Ed25519PrivateKey.generate())
         if not folder.epoch_key.exists():
-            folder.make_epoch_key(folder.load_root(), cluster, replicas, Ed25519PrivateKey.generate(), now)
+            root = _open_root(folder, cluster)
+            folder.make_epoch_key(root, cluster, replicas, Ed25519PrivateKey.generate(), now)
     key = folder.load_epoch_key()
     certificate = key.certificate
     if certificate.cluster != cluster or not set(replicas) <= set(certificate.replicas):
@@ -225,6 +224,17 @@ def open_epoch_key(folder: KeyFolder, cluster: str, replica: str, now: datetime)
             f"{certificate.not_after:{_MOMENT}}; run `holdfast audit keys rotate`."
         )
     return key
+
+
+def _open_root(folder: KeyFolder, cluster: str) -> Signer:
+    """The root in the folder; made where there is none, and finished where a first start broke off."""
+    if folder.root_pub.exists():
+        return folder.load_root()
+    if not folder.root_key.exists():
+        return folder.make_root(cluster, Ed25519PrivateKey.generate())
+    root = folder.load_root()
+    write_private(folder.root_pub, f"{root.verifier}\n".encode())
+    return root
 
 
 def _write_new(file: Path, content: bytes) -> None:

@@ -73,6 +73,8 @@ class Recorded:
                     "look before you repeat the call."
                 ) from fault
             raise
+        finally:
+            exchange.over = True
         exchange.finished = True
         give_receipt(self.gateway, exchange, receipt)
 

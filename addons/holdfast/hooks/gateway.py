@@ -129,7 +129,7 @@ class Gateway:
         await self.desk.close("the gateway is shutting down; run the command again")
         await self._drain(monotonic() + self.settings.limits.drain_seconds, _may_be_cut)
         end_connections()
-        await self._drain(monotonic() + END_SECONDS, lambda exchange: exchange.finished)
+        await self._drain(monotonic() + END_SECONDS, lambda exchange: exchange.over)
         await self.writer.close()
         await self.publisher.close()
         if self.pieces is not None:
@@ -149,7 +149,7 @@ class Gateway:
 
 def _may_be_cut(exchange: Exchange) -> bool:
     """Calls that are under way get time to end; watches and sessions have no end of their own."""
-    return exchange.finished or exchange.response.streamed or exchange.left.is_set()
+    return exchange.over or exchange.response.streamed or exchange.left.is_set()
 
 
 def _mask_key(file: Path) -> bytes:

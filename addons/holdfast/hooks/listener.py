@@ -45,8 +45,8 @@ def listener_certificates(settings: Settings) -> ListenerCertificates:
     if not _is_current(made.certificate, listen.hosts):
         now = datetime.now(UTC)
         pair = own.issue("holdfast", hosts=listen.hosts, now=now, days=SERVING_DAYS)
-        write_private(made.certificate, pair.certificate_pem)
         write_private(made.private_key, pair.key_pem)
+        write_private(made.certificate, pair.certificate_pem)  # last: while it is old or missing, both are made again
     return made
 
 
