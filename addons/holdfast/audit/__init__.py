@@ -21,8 +21,9 @@ What it stands on:
 
 Removed from it, on record:
 
-    retention   what is to go, and why
-    erasing     the order in which it goes
+    retention    what is to go, and why
+    maintenance  all that one command has to do, in order: planned, or done
+    erasing      one day or body after another, each on record first
 
 Kept outside, and held against it:
 

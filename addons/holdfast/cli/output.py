@@ -12,16 +12,21 @@ import csv
 import enum
 import json
 import sys
+from contextlib import contextmanager
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from rich.console import Console
 
+    type Advance = Callable[[int], None]
+    type Step = Callable[[str, int | None], Advance]
+
+ITEMS_TOLD = 100
 _UNBOUNDED_WIDTH = 10_000
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -111,6 +116,44 @@ def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
         if value:
             table.add_row(name, Text(show_safely(value)))
     open_console().print(table)
+
+
+@contextmanager
+def show_steps() -> Iterator[Step]:
+    """Show on standard error, where that is a terminal, how far each step of a command is: step(NAME, TOTAL)(MORE)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+
+        def step(name: str, total: int | None) -> Advance:
+            task = progress.add_task(name, total=total)
+            return lambda number: progress.update(task, advance=number)
+
+        yield step
+
+
+@contextmanager
+def show_count(what: str) -> Iterator[Advance]:
+    """Show how many of something are done, where nobody knows how many there will be."""
+    with show_steps() as step:
+        yield step(what, None)
+
+
+def counted[T](items: Iterable[T], advance: Advance) -> Iterator[T]:
+    """Yield them, and tell of each hundred."""
+    for number, item in enumerate(items, 1):
+        if not number % ITEMS_TOLD:
+            advance(ITEMS_TOLD)
+        yield item
 
 
 def open_console() -> Console:

@@ -1,12 +1,13 @@
 """`holdfast audit`: the record, listed, told, proven and kept.
 
 `calls` has list, show and export; the other modules have the commands of their
-names, `keys` has accept beside them, and `retention` erase.
+names, and `keys` has accept beside them. `reading` and `maintenance` open what
+several of them need.
 """
 
 import typer
 
-from holdfast.cli.audit import calls, keys, migrate_store, prove, reader_role, reconcile, retention, verify
+from holdfast.cli.audit import calls, erase, keys, migrate_store, prove, reader_role, reconcile, retention, verify
 
 app = typer.Typer(help="Read the record of every call.", no_args_is_help=True)
 app.command("list")(calls.list_calls)
@@ -18,7 +19,7 @@ app.command("verify")(verify.verify)
 app.command("prove")(prove.prove)
 app.command("verify-proof")(prove.verify_proof)
 app.add_typer(retention.app, name="retention")
-app.command("erase")(retention.erase)
+app.command("erase")(erase.erase)
 app.command("reconcile")(reconcile.reconcile)
 app.command("reader-role")(reader_role.reader_role)
 app.command("migrate-store")(migrate_store.migrate_store)

@@ -1,0 +1,102 @@
+"""`holdfast audit erase`: one person's bodies, or one call's."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from holdfast.cli.audit.maintenance import RequestedBy, describe_unattributed, open_eraser, print_unattributed
+from holdfast.cli.options import ConfigFile, OutputFormat, parse_since, read_settings
+from holdfast.cli.output import Output, print_value, show_count
+from holdfast.errors import ConfigurationError, Conflict, NotFound
+
+if TYPE_CHECKING:
+    from holdfast.audit.retention import Wanted
+    from holdfast.audit.store.retention import RetentionStore
+
+
+def erase(
+    reason: Annotated[str, typer.Option(help="Why; goes into the record.")],
+    user: Annotated[str, typer.Option(help="The bodies of all calls of this user.")] = "",
+    issuer: Annotated[str, typer.Option(help="Only of the user whom this issuer names so.")] = "",
+    call: Annotated[
+        str, typer.Option(metavar="ID", help="The bodies of one call; the beginning of its ID will do.")
+    ] = "",
+    since: Annotated[str, typer.Option(help="Only calls since then: 10m, 2h, 7d, or 2026-01-31T12:00:00Z.")] = "",
+    until: Annotated[str, typer.Option(help="Only calls before then.")] = "",
+    requested_by: RequestedBy = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    output: OutputFormat = Output.TABLE,
+    config: ConfigFile = None,
+) -> None:
+    """Erase the stored bodies of one person's calls, or of one call. The record of the calls themselves stays.
+
+    Bodies go with the salts of their commitments, so that nothing in the record tells of them any more; every proof
+    still holds, and `holdfast audit verify` reports them as redacted, by whom and why. Backups are yours to erase.
+
+    \b
+    Example:
+      holdfast audit erase --user alice --reason "a request under article 17, ticket 4711"
+    """
+    from holdfast.audit.maintenance import run_erasure
+
+    wanted = _wanted(user, issuer, call, since, until)
+    if not reason.strip():
+        raise ConfigurationError("--reason: expected why; it goes into the record.")
+    settings = read_settings(config)
+    with ExitStack() as stack:
+        store, eraser = open_eraser(settings, requested_by, stack)
+        if call:
+            _require_one_call(store, call)
+        if not yes:
+            _ask(store, wanted)
+        with show_count("bodies") as advance:
+            erased = run_erasure(store, eraser, wanted, reason, advance)
+    number, size = erased.bodies.total(), erased.bytes.total()
+    if output is not Output.TABLE:
+        unattributed = describe_unattributed(erased.unattributed)
+        print_value({"bodies": number, "bytes": size, "unattributed": unattributed}, output)
+        return
+    typer.echo(f"erased: {number} bodies, {size} bytes")
+    if yes:  # else they were told of before it was asked
+        print_unattributed(erased.unattributed)
+
+
+def _wanted(user: str, issuer: str, call: str, since: str, until: str) -> Wanted:
+    from holdfast.audit.record import COLUMN_BYTES
+    from holdfast.audit.retention import Wanted
+
+    if not user and not call:
+        raise ConfigurationError("expected --user or --call: whose bodies are to go.")
+    if len(user.encode(errors="replace")) >= COLUMN_BYTES:
+        raise ConfigurationError(
+            f"--user: has {COLUMN_BYTES} bytes or more, and lists keep no more of a name; erase call by call (--call)."
+        )
+    now = datetime.now(UTC)
+    first, end = (parse_since(text, now) if text else None for text in (since, until))
+    return Wanted(user, issuer, call, first, end)
+
+
+def _require_one_call(store: RetentionStore, call: str) -> None:
+    found = store.resolve_call(call)
+    if not found:
+        raise NotFound(f"no call in the record has an audit ID that starts with {call!r}")
+    if len(found) > 1:
+        raise Conflict(f"several calls have an audit ID that starts with {call!r}; give more of it")
+
+
+def _ask(store: RetentionStore, wanted: Wanted) -> None:
+    """Say what would go, and have a person agree."""
+    from holdfast.audit.maintenance import plan_erasure
+
+    planned = plan_erasure(store, wanted)
+    bodies = planned.bodies.total()
+    print_unattributed(planned.unattributed)
+    typer.echo(f"{bodies} bodies of {planned.bytes.total()} bytes are to be erased for good.", err=True)
+    if bodies and not (sys.stdin.isatty() and typer.confirm("Erase them?", err=True)):
+        typer.echo("nothing was erased; give --yes where nobody can be asked", err=True)
+        raise typer.Exit(1)
