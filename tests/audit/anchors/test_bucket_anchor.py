@@ -10,26 +10,30 @@ import socketserver
 import ssl
 import threading
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
+import urllib3
+from minio import Minio
 from minio.commonconfig import COMPLIANCE, GOVERNANCE
 from minio.error import S3Error
+from minio.objectlockconfig import ObjectLockConfig
 from minio.retention import Retention
 
 from audit.anchors.notes import checkpoint, note
+from audit.entries import NOON
 from holdfast.audit.anchors.bucket import BucketAnchor, open_bucket
 from holdfast.audit.anchors.evidence import Kind, read_evidence
 from holdfast.audit.anchors.layout import checkpoint_path
 from holdfast.certificates import make_authority
-from holdfast.errors import ConfigurationError, Unavailable
+from holdfast.errors import ConfigurationError, HoldfastError, Unavailable
 from holdfast.settings import Bucket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
-
-    from minio import Minio
 
     from services.s3 import S3Server
 
@@ -140,6 +144,129 @@ def test_a_bucket_without_object_lock_is_refused(open_anchor: Open, client: Mini
         with pytest.raises(ConfigurationError, match=r"made without object lock.*--object-lock-enabled-for-bucket"):
             step()
     assert list(client.list_objects(s3_bucket)) == []
+
+
+def test_a_bucket_that_only_says_it_has_a_lock_is_refused(
+    open_anchor: Open, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Minio, "get_object_lock_config", lambda client, bucket: ObjectLockConfig(None, None, None))
+    anchor = open_anchor(bucket=s3_bucket)
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match=r"missing ObjectLockConfiguration.* made with object lock"):
+            anchor.publish(note(7))
+
+
+LOCKED = b"<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled></ObjectLockConfiguration>"
+UNTIL = "2026-03-31T12:00:00Z"
+"""NOON and the 30 days."""
+
+
+def retention(mode: str = COMPLIANCE, until: str = UNTIL) -> tuple[int, bytes]:
+    return 200, f"<Retention><Mode>{mode}</Mode><RetainUntilDate>{until}</RetainUntilDate></Retention>".encode()
+
+
+def refusal(code: str, status: int = 404) -> tuple[int, bytes]:
+    return status, f"<Error><Code>{code}</Code><Message>No.</Message></Error>".encode()
+
+
+class Scripted(ThreadingHTTPServer):
+    """A server that takes every object, and tells of bucket and object what a test says."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answering)
+        self.configuration: tuple[int, bytes] = (200, LOCKED)
+        self.retention: tuple[int, bytes] = retention()
+        self.asked: list[str] = []
+
+    def answer(self, method: str, path: str) -> tuple[int, bytes]:
+        url = urlsplit(path)
+        asked = parse_qs(url.query, keep_blank_values=True)
+        self.asked.append(" ".join([method, *sorted(asked)]))
+        if "retention" in asked:
+            assert (unquote(url.path), asked["versionId"]) == (f"/test-anchors/{KEY}", ["v1"])
+            return self.retention
+        return self.configuration if "object-lock" in asked else (200, b"")
+
+
+class _Answering(BaseHTTPRequestHandler):
+    server: Scripted
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        status, body = self.server.answer(self.command, self.path)
+        self.send_response(status)
+        self.send_header("x-amz-version-id", "v1")
+        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_PUT = do_GET
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def scripted() -> Iterator[Scripted]:
+    server = Scripted()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def scripted_anchor(scripted: Scripted) -> BucketAnchor:
+    http = urllib3.PoolManager(retries=False)
+    place = f"127.0.0.1:{scripted.server_port}"
+    client = Minio(place, "key", "secret", secure=False, region="us-east-1", http_client=http)
+    return BucketAnchor(client, "test-anchors", "audit/", 30, lambda: NOON)
+
+
+def test_a_lock_is_proven_by_the_first_object_once(scripted: Scripted, scripted_anchor: BucketAnchor) -> None:
+    for size in (7, 12, 13):
+        scripted_anchor.publish(note(size))
+    assert scripted.asked == ["GET object-lock", "PUT", "GET retention versionId", "PUT", "PUT"]
+
+
+UNPROVEN: dict[str, tuple[tuple[int, bytes], type[HoldfastError], str]] = {
+    "nothing is retained": (
+        refusal("NoSuchObjectLockConfiguration"),
+        ConfigurationError,
+        "until 2026-03-31 12:00:00.* and is not retained",
+    ),
+    "its owner may remove it": (retention(GOVERNANCE), ConfigurationError, "and is retained in mode GOVERNANCE until"),
+    "it is retained for less": (
+        retention(until="2026-03-31T11:59:59Z"),
+        ConfigurationError,
+        r"COMPLIANCE until 2026-03-31 11:59:59.*--object-lock-enabled-for-bucket",
+    ),
+    "nobody may ask": (refusal("AccessDenied", 403), ConfigurationError, "AccessDenied: .* GetObjectRetention"),
+    "the answer is no retention": ((200, b"<html/>"), Unavailable, "Mode"),
+    "the answer is no XML": ((200, b"OK"), Unavailable, "syntax error"),
+    "the server cannot say": (refusal("InternalError", 500), Unavailable, "InternalError"),
+}
+
+
+@pytest.mark.parametrize(
+    "configuration",
+    [LOCKED, b"<ObjectLockConfiguration/>", b"<ObjectLockConfiguration><Rule/></ObjectLockConfiguration>"],
+    ids=["enabled", "unsaid", "empty rule"],
+)
+@pytest.mark.parametrize("unproven", UNPROVEN)
+def test_a_bucket_whose_lock_is_not_proven_is_no_anchor(
+    scripted: Scripted, scripted_anchor: BucketAnchor, configuration: bytes, unproven: str
+) -> None:
+    scripted.configuration = 200, configuration
+    scripted.retention, error, message = UNPROVEN[unproven]
+    for _ in range(2):
+        with pytest.raises(error, match=message):
+            scripted_anchor.publish(note(7))
+    scripted.retention = retention()
+    scripted_anchor.publish(note(7))
 
 
 def test_a_bucket_that_is_not_there_is_refused(open_anchor: Open) -> None:

@@ -2,15 +2,16 @@
 
 Each object (see `layout` for its key) is retained in mode COMPLIANCE. A bucket keeps every version of a key, so
 putting another object under it, or hiding it behind a delete marker, leaves the first one where it was; an auditor
-fetches all versions. That the bucket was made with object lock is asked for before anything is put there: some
-servers take an object's retention in any bucket and do nothing about it.
+fetches all versions. That the bucket was made with object lock is asked for before anything is put there, and then
+proven: the retention of the first object is read back, since some servers take one in any bucket and do nothing about
+it. Until that is seen no checkpoint counts as anchored.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -39,8 +40,17 @@ TIMEOUT_SECONDS = 10
 NOT_LOCKED = {"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration"}
 """What a server answers when the bucket was made without object lock."""
 
-REFUSED = {"NoSuchBucket", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "NotImplemented"}
-"""Answers that asking again does not change."""
+REFUSED = {
+    "NoSuchBucket",
+    "AccessDenied",
+    "InvalidAccessKeyId",
+    "InvalidRequest",
+    "SignatureDoesNotMatch",
+    "NotImplemented",
+}
+"""Answers that asking again does not change; InvalidRequest is a retention for a bucket without object lock."""
+
+HOW_TO_LOCK = "make another bucket: `aws s3api create-bucket --bucket NAME --object-lock-enabled-for-bucket`."
 
 
 class BucketAnchor:
@@ -59,34 +69,41 @@ class BucketAnchor:
         self._is_locked = False
 
     def check(self) -> None:
-        """See that the bucket was made with object lock. Raises ConfigurationError, Unavailable."""
-        with self._unavailable():
-            try:
-                self._client.get_object_lock_config(self._bucket)
-            except S3Error as error:
-                _raise_if_final(error, self._bucket)
-                raise
-            except ValueError:
-                # There is a configuration; the library cannot read one whose default rule is empty.
-                pass
-        self._is_locked = True
+        """See that the bucket says it was made with object lock. Raises ConfigurationError, Unavailable."""
+        # There is a configuration where the library cannot read it: not one whose default rule is empty, as it may
+        # be. Nor does it read whether the lock is enabled. The first object proves that (see `publish`).
+        with self._unavailable(), suppress(ValueError):
+            self._client.get_object_lock_config(self._bucket)
 
     def publish(self, note: str) -> None:
         """Return when the server has the checkpoint under lock. Raises Unavailable, ConfigurationError."""
         if not self._is_locked:
             self.check()
         checkpoint, _ = parse_checkpoint(note)
-        body = note.encode()
+        key, body = f"{self._prefix}{checkpoint_path(checkpoint)}", note.encode()
         checksum = base64.b64encode(sha256(body).digest()).decode("ascii")
+        until = (self._clock() + self._retain).replace(microsecond=0)
         with self._unavailable():
-            self._client.put_object(
+            put = self._client.put_object(
                 self._bucket,
-                f"{self._prefix}{checkpoint_path(checkpoint)}",
+                key,
                 io.BytesIO(body),
                 len(body),
                 content_type="text/plain; charset=utf-8",
                 metadata={"x-amz-checksum-sha256": checksum},
-                retention=Retention(COMPLIANCE, self._clock() + self._retain),
+                retention=Retention(COMPLIANCE, until),
+            )
+            if not self._is_locked:
+                self._prove_lock(key, put.version_id, until)
+        self._is_locked = True
+
+    def _prove_lock(self, key: str, version: str | None, until: datetime) -> None:
+        found = self._client.get_object_retention(self._bucket, key, version)
+        if found is None or found.mode != COMPLIANCE or found.retain_until_date < until:
+            kept = f"retained in mode {found.mode} until {found.retain_until_date}" if found else "not retained"
+            raise ConfigurationError(
+                f"audit.anchors.bucket: {self._bucket} does not lock: {key} was put there in mode COMPLIANCE until "
+                f"{until} and is {kept}. Use a server that keeps object lock, and {HOW_TO_LOCK}"
             )
 
     @contextmanager
@@ -94,6 +111,7 @@ class BucketAnchor:
         try:
             yield
         except S3Error as error:
+            _raise_if_final(error, self._bucket)
             raise Unavailable(f"bucket {self._bucket}: {error.code}: {error.message}") from error
         except (MinioException, urllib3.exceptions.HTTPError, OSError, ValueError, SyntaxError) as error:
             raise Unavailable(f"bucket {self._bucket}: {_first_line(error)}") from error
@@ -148,13 +166,13 @@ def open_bucket(settings: Bucket) -> BucketAnchor:
 def _raise_if_final(error: S3Error, bucket: str) -> None:
     if error.code in NOT_LOCKED:
         raise ConfigurationError(
-            f"audit.anchors.bucket: {bucket} was made without object lock, which cannot be added here; make another: "
-            "`aws s3api create-bucket --bucket NAME --object-lock-enabled-for-bucket`."
+            f"audit.anchors.bucket: {bucket} was made without object lock, which cannot be added here; {HOW_TO_LOCK}"
         ) from error
     if error.code in REFUSED:
         raise ConfigurationError(
-            f"audit.anchors.bucket: {bucket}: {error.code}: {error.message} Expected a bucket that is there, and a key "
-            "that may GetBucketObjectLockConfiguration, PutObject and PutObjectRetention."
+            f"audit.anchors.bucket: {bucket}: {error.code}: {error.message} Expected a bucket that is there, made with "
+            "object lock, and a key that may GetBucketObjectLockConfiguration, PutObject, PutObjectRetention and "
+            "GetObjectRetention."
         ) from error
 
 
