@@ -27,7 +27,8 @@ from console.world import World, make_world
 from holdfast.audit.record import Call, Caller, CallRow, Client, Entry, Held, Kind, Refusal, verdict
 from holdfast.audit.store import AuditStore
 from holdfast.cli import app
-from holdfast.cli.audit.calls import CSV_COLUMNS, Verdict
+from holdfast.cli.audit.calls import CSV_COLUMNS
+from holdfast.cli.audit.filters import Verdict
 from holdfast.cli.audit.reader_role import reader_role
 from holdfast.cli.options import parse_since
 from holdfast.replay.story import export_row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -113,6 +114,20 @@ def test_an_export_that_fails_leaves_what_was_there(world: World) -> None:
     assert run(world, "export", "--ledger", str(file)).exit_code == 2
     assert file.read_bytes() == before
     assert [left.name for left in world.folder.iterdir() if left.name.startswith(".record")] == []
+
+
+@pytest.mark.parametrize("option", ["--flows", "--ledger"])
+def test_an_export_is_on_the_disk_before_it_has_its_name(
+    world: World, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    def sync(descriptor: int) -> None:
+        assert not file.exists()
+        synced.append(os.fstat(descriptor).st_ino)
+
+    file, synced = world.folder / "written", list[int]()
+    monkeypatch.setattr("holdfast.cli.audit.export.os.fsync", sync)
+    assert run(world, "export", option, str(file)).exit_code == 0
+    assert synced == [file.stat().st_ino]
 
 
 ALTER = "UPDATE calls SET username = 'mallory'"

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import re
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import parse_qs, urlsplit
 
 import typer
 
+from holdfast.cli.audit.reading import open_payloads
 from holdfast.cli.options import ConfigFile, read_settings
+from holdfast.cli.output import counted, show_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterator
 
-    from holdfast.audit.export import Line
     from holdfast.audit.head import HeadFile
     from holdfast.audit.note import Verifier
+    from holdfast.cli.output import Step
     from holdfast.database import Database
     from holdfast.settings import Settings
 
-    Advance = Callable[[int], None]
-    Step = Callable[[str, int | None], Advance]
 
 VARIABLE = "HOLDFAST_MIGRATE_TO"
-LINES_TOLD = 1000
 
 
 def migrate_store(
@@ -63,7 +62,7 @@ def migrate_store(
             head.load()  # takes the lock that a running gateway has
         original = stack.enter_context(closing(Database.open(settings.database_url, create=False)))
         copy = stack.enter_context(closing(Database.open(to)))
-        step = stack.enter_context(_progress())
+        step = stack.enter_context(show_steps())
         total = _copy(original, copy, step)
         _verify(copy, settings, root, step)
     typer.echo(f"copied and verified: {total} rows. Now set audit.database and start again.", err=True)
@@ -99,19 +98,14 @@ def _copy(original: Database, copy: Database, step: Step) -> int:
 
 
 def _verify(copy: Database, settings: Settings, root: Verifier, step: Step) -> None:
-    from holdfast.audit.objects import open_pieces
     from holdfast.audit.record import timestamp
     from holdfast.audit.store.export import export_lines
     from holdfast.audit.verify import Anchoring, Class, verify_lines
     from holdfast.errors import HoldfastError
 
-    pieces = open_pieces(settings.audit.payloads, settings.audit.deadline_seconds)
-    try:
+    with open_payloads(settings) as pieces:
         lines = export_lines(copy, settings.cluster, timestamp(datetime.now(UTC)), pieces=pieces)
-        report = verify_lines(_counted(lines, step("verifying", None)), root, Anchoring(()))
-    finally:
-        if pieces is not None:
-            pieces.close()
+        report = verify_lines(counted(lines, step("verifying", None)), root, Anchoring(()))
     altered = [finding for finding in report.findings if finding.code.grade is Class.ALTERED]
     if altered:
         first = altered[0]
@@ -130,27 +124,3 @@ def _heads(settings: Settings) -> Iterator[HeadFile]:
         file = settings.state_dir / f"audit{role}.head"
         if file.exists():
             yield HeadFile(file)
-
-
-def _counted(lines: Iterable[Line], advance: Advance) -> Iterator[Line]:
-    for number, line in enumerate(lines, 1):
-        if not number % LINES_TOLD:
-            advance(LINES_TOLD)
-        yield line
-
-
-@contextmanager
-def _progress() -> Iterator[Step]:
-    """A bar for each step on standard error, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-
-        def step(name: str, total: int | None) -> Advance:
-            task = bar.add_task(name, total=total)
-            return lambda number: bar.update(task, advance=number)
-
-        yield step

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from holdfast.audit.export import Line
     from holdfast.audit.objects import ObjectPieces
+    from holdfast.audit.store import AuditStore
     from holdfast.database import Database
     from holdfast.settings import Settings
 
@@ -33,3 +36,23 @@ def open_payloads(settings: Settings) -> Iterator[ObjectPieces | None]:
     finally:
         if pieces is not None:
             pieces.close()
+
+
+@contextmanager
+def open_store(settings: Settings) -> Iterator[AuditStore]:
+    """Open what lists and tells calls. Raises ConfigurationError."""
+    from holdfast.audit.store import AuditStore
+
+    with open_reading(settings) as database, open_payloads(settings) as pieces:
+        yield AuditStore(database, pieces)
+
+
+@contextmanager
+def open_lines(settings: Settings, *, payloads: bool = True) -> Iterator[Iterator[Line]]:
+    """Begin to read the whole record, as the lines of an export. Raises ConfigurationError."""
+    from holdfast.audit.record import timestamp
+    from holdfast.audit.store.export import export_lines
+
+    with open_reading(settings) as database, open_payloads(settings) as pieces:
+        now = timestamp(datetime.now(UTC))
+        yield export_lines(database, settings.cluster, now, pieces=pieces, payloads=payloads)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.cli.audit.reading import open_payloads, open_reading
+from holdfast.cli.audit.reading import open_lines
 from holdfast.cli.options import ConfigFile, OutputFormat, parse_age, read_settings
-from holdfast.cli.output import Output, print_table, print_value
+from holdfast.cli.output import Output, counted, print_table, print_value, show_count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from holdfast.audit.export import Line
     from holdfast.audit.note import Verifier
@@ -87,31 +85,11 @@ def verify(
     )
     with ExitStack() as stack:
         lines = _open_lines(export, settings, key, stack)
-        report = verify_lines(_with_progress(lines), key, anchoring)
+        advance = stack.enter_context(show_count("rows"))
+        report = verify_lines(counted(lines, advance), key, anchoring)
     verdict = report.verdict(accepted)
     _print_report(report, verdict, key, output)
     raise typer.Exit(int(verdict))
-
-
-def export_ledger(settings: Settings, file: Path, *, payloads: bool) -> None:
-    """Write the whole record to a file (0600), whole or not at all, or to standard output (`-`)."""
-    import tempfile
-
-    from holdfast.audit.export import write_export
-
-    with ExitStack() as stack:
-        lines = _with_progress(_database_lines(settings, stack, payloads=payloads))
-        if str(file) == "-":
-            write_export(lines, sys.stdout.buffer)
-            return
-        target = stack.enter_context(
-            tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete_on_close=False)
-        )
-        write_export(lines, target)
-        target.flush()
-        os.fsync(target.fileno())
-        target.close()
-        Path(target.name).replace(file)
 
 
 def _root_file(settings: Settings | None) -> Path:
@@ -137,19 +115,9 @@ def _open_lines(
     from holdfast.audit.verify import examined_lines
 
     if export is None:
-        return _database_lines(settings or read_settings(None), stack, payloads=True)
+        return stack.enter_context(open_lines(settings or read_settings(None)))
     stream = sys.stdin.buffer if str(export) == "-" else stack.enter_context(export.open("rb"))
     return stack.enter_context(closing(examined_lines(stream, root)))
-
-
-def _database_lines(settings: Settings, stack: ExitStack, *, payloads: bool) -> Iterable[Line]:
-    from holdfast.audit.record import timestamp
-    from holdfast.audit.store.export import export_lines
-
-    database = stack.enter_context(open_reading(settings))
-    pieces = stack.enter_context(open_payloads(settings))
-    now = timestamp(datetime.now(UTC))
-    return export_lines(database, settings.cluster, now, pieces=pieces, payloads=payloads)
 
 
 def _parse_classes(text: str) -> frozenset[Class]:
@@ -214,24 +182,3 @@ def _told(report: Report, verdict: Class, root: Verifier) -> dict[str, Any]:
             for finding in report.findings
         ],
     }
-
-
-def _with_progress[T](lines: Iterable[T]) -> Iterator[T]:
-    """Count on standard error, where that is a terminal."""
-    with _progress() as count:
-        for number, line in enumerate(lines):
-            if not number % 1000:
-                count(number)
-            yield line
-
-
-@contextmanager
-def _progress() -> Iterator[Any]:
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.completed:.0f} rows"), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda number: progress.update(task, completed=number)
