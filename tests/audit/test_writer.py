@@ -243,8 +243,12 @@ async def test_what_is_committed_is_counted(store: GatedStore) -> None:
         await writer.append(entry())
     store.broken = None
     await asyncio.gather(writer.append(entry()), writer.append(entry()))
+    await asyncio.gather(writer.append(entry(error="\udcff")), writer.append(entry()), return_exceptions=True)
+    with pytest.raises(Internal):
+        await writer.append(entry(error="\udcff"))
     await writer.close()
-    assert sum(counted) == 3
+    assert sum(counted) == len(store.written) == 4
+    assert 0 not in counted
 
 
 async def test_a_heartbeat_that_cannot_be_recorded_refuses_no_call(

@@ -237,7 +237,8 @@ class AuditWriter:
         if self._failing:
             log.warning("the audit record can be written again")
         self._failing = False
-        self._committed(len(entries), time.monotonic() - began)
+        if durable := sum(isinstance(result, Receipt) for result in results):
+            self._committed(durable, time.monotonic() - began)
         return results
 
     def _beat(self) -> None:
