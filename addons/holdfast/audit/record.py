@@ -195,7 +195,8 @@ class Seen(Part, frozen=True):
 class Redaction(Part, frozen=True):
     """What is erased of one log: `payloads` as `SEQ/SLOT`, or, without any, all of it but its leaf hashes.
 
-    `rule` is the retention rule that asked for it, `requested_by` the person.
+    `rule` is the retention rule that asked for it, `requested_by` the person. Of a log that is dropped, `day` is the
+    day under which its rows were kept, `until` the time of its last leaf: nothing that stays tells them.
     """
 
     log: Seen
@@ -203,6 +204,8 @@ class Redaction(Part, frozen=True):
     requested_by: str = ""
     rule: str = ""
     payloads: tuple[str, ...] = ()
+    day: str = ""
+    until: str = ""
 
 
 class Rotation(Part, frozen=True):
