@@ -40,7 +40,7 @@ from holdfast.audit.store.retention import ERASING, RetentionStore
 from holdfast.audit.tree import HASH_BYTES, LeafHash, root_of
 from holdfast.audit.verify import Anchoring, Class, verify_lines
 from holdfast.database import Database
-from holdfast.errors import ConfigurationError, Conflict, HoldfastError, Unavailable
+from holdfast.errors import ConfigurationError, Conflict, HoldfastError, NotFound, Unavailable
 from holdfast.settings import Payloads, Retention
 
 if TYPE_CHECKING:
@@ -527,9 +527,11 @@ def test_one_call_is_erased_by_the_beginning_of_its_id(site: Site) -> None:
     ledger = site.open()
     call = site.call(ledger, "alice", b"this one")
     ledger.close()
-    assert site.store.resolve_call(call[:13]) == [call]
-    assert site.store.resolve_call("none") == []
-    assert len(site.store.resolve_call("")) == 2
+    assert site.store.resolve_call(call[:13]) == call
+    with pytest.raises(NotFound, match="no call in the record has an audit ID that starts with 'none'"):
+        site.store.resolve_call("none")
+    with pytest.raises(Conflict, match="several calls"):
+        site.store.resolve_call("")
     assert site.erase(call=call[:13]) == 2
     assert b"this one" not in site.bodies()["alice"]
     assert site.verdict() is Class.REDACTED

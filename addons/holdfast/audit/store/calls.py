@@ -18,9 +18,10 @@ from sqlalchemy import Connection, Row, and_, select
 from holdfast.audit.payload import PIECE_BYTES, Slot, commit, decompress
 from holdfast.audit.record import CallRow, Payload, Record, decode
 from holdfast.audit.store.following import CallFollower
+from holdfast.audit.store.naming import require_one, starts_with
 from holdfast.audit.store.search import ANY_CALL, CallSearch, Filters, Position
 from holdfast.audit.store.tables import blobs, bodies, calls, records
-from holdfast.errors import ConfigurationError, Conflict, Internal, NotFound
+from holdfast.errors import ConfigurationError, Internal, NotFound
 
 if TYPE_CHECKING:
     from holdfast.audit.store.ledger import PieceStore
@@ -80,16 +81,10 @@ class AuditStore:
 
         Raises NotFound when there is none, Conflict when there are several, Unavailable.
         """
-        # No character of an audit ID sorts after this one.
-        range_end = audit_id + "\x7f"
-        query = select(*SHOWN).where(calls.c.audit_id >= audit_id, calls.c.audit_id < range_end).limit(2)
+        query = select(*SHOWN).where(starts_with(calls.c.audit_id, audit_id)).limit(2)
         with self._database.reading() as connection:
-            found = [CallRow(**row) for row in connection.execute(query).mappings()]
-            if not found:
-                raise NotFound(f"no call in the record has an audit ID that starts with {audit_id!r}")
-            if len(found) > 1:
-                raise Conflict(f"several calls have an audit ID that starts with {audit_id!r}; give more of it")
-            return self._load_story(connection, found[0])
+            row = require_one(connection.execute(query).mappings().all(), audit_id)
+            return self._load_story(connection, CallRow(**row))
 
     def follow_calls(self, filters: Filters = ANY_CALL) -> CallFollower:
         """Begin to follow the calls that match and end from now on. Raises Unavailable."""

@@ -10,9 +10,10 @@ from sqlalchemy import select
 from holdfast.audit.checkpoint import parse_checkpoint
 from holdfast.audit.prove import Proof, make_proof
 from holdfast.audit.store.ledger import LedgerStore
+from holdfast.audit.store.naming import require_one, starts_with
 from holdfast.audit.store.tables import calls, logs
 from holdfast.audit.tree import hash_leaf
-from holdfast.errors import Conflict, NotFound
+from holdfast.errors import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,16 +27,11 @@ def find_call(database: Database, audit_id: str) -> tuple[str, int]:
 
     Raises NotFound when there is none, Conflict when there are several, Unavailable.
     """
-    # No character of an audit ID sorts after this one.
-    here = (calls.c.audit_id >= audit_id, calls.c.audit_id < audit_id + "\x7f")
-    query = select(logs.c.origin, calls.c.seq).join(logs, logs.c.id == calls.c.log).where(*here).limit(2)
+    here = starts_with(calls.c.audit_id, audit_id)
+    query = select(logs.c.origin, calls.c.seq).join(logs, logs.c.id == calls.c.log).where(here).limit(2)
     with database.reading() as connection:
-        found = connection.execute(query).all()
-    if not found:
-        raise NotFound(f"no call in the record has an audit ID that starts with {audit_id!r}")
-    if len(found) > 1:
-        raise Conflict(f"several calls have an audit ID that starts with {audit_id!r}; give more of it")
-    return found[0].origin, found[0].seq
+        origin, seq = require_one(connection.execute(query).all(), audit_id)
+    return origin, seq
 
 
 def prove_record(database: Database, origin: str, seq: int) -> Proof:

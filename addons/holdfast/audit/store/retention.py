@@ -23,6 +23,7 @@ from holdfast.audit.payload import Slot
 from holdfast.audit.record import CallRow, Kind, call_row, decode
 from holdfast.audit.retention import Day, Place, StoredBody, first_written_day, is_pinned_by
 from holdfast.audit.store.ledger import LogRow, PieceStore, partition_name
+from holdfast.audit.store.naming import require_one, starts_with
 from holdfast.audit.store.tables import DAILY, blobs, bodies, calls, checkpoints, logs, records
 from holdfast.errors import ConfigurationError, Conflict
 
@@ -153,11 +154,14 @@ class RetentionStore:
             inside = _partition_bytes(connection, day.day) or _row_bytes(connection, day.day)
             return inside + int(connection.execute(outside).scalar_one())
 
-    def resolve_call(self, prefix: str) -> list[str]:
-        """The calls of the record whose audit ID starts so, at most two of them."""
-        here = (records.c.call_id >= prefix, records.c.call_id < prefix + "\x7f")
+    def resolve_call(self, beginning: str) -> str:
+        """The audit ID of the one call that has records here and whose ID starts so; it need not be listed any more.
+
+        Raises NotFound when there is none, Conflict when there are several.
+        """
+        query = select(records.c.call_id).where(starts_with(records.c.call_id, beginning)).distinct().limit(2)
         with self._database.reading() as connection:
-            return list(connection.execute(select(records.c.call_id).where(*here).distinct().limit(2)).scalars())
+            return require_one(connection.execute(query).scalars().all(), beginning)
 
     def bodies(self, call: str = "", *, first_day: str = "", before_day: str = "") -> Iterator[StoredBody]:
         """Yield the stored bodies of calls whose audit ID starts so, in logs of these days, log by log, day by day."""
@@ -250,7 +254,7 @@ class RetentionStore:
         of_record = (records.c.day == bodies.c.day) & (records.c.log == bodies.c.log) & (records.c.seq == bodies.c.seq)
         of_log: list[ColumnElement[bool]] = [bodies.c.day == log.day, bodies.c.log == log.id, bodies.c.seq < log.size]
         if call:
-            of_log += [records.c.call_id >= call, records.c.call_id < call + "\x7f"]
+            of_log.append(starts_with(records.c.call_id, call))
         last: tuple[int, str] | None = (-1, "")
         while last is not None:
             query = (

@@ -12,7 +12,7 @@ import typer
 from holdfast.cli.audit.maintenance import RequestedBy, describe_unattributed, open_eraser, print_unattributed
 from holdfast.cli.options import ConfigFile, OutputFormat, parse_since, read_settings
 from holdfast.cli.output import Output, print_value, show_count
-from holdfast.errors import ConfigurationError, Conflict, NotFound
+from holdfast.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from holdfast.audit.retention import Wanted
@@ -51,7 +51,7 @@ def erase(
     with ExitStack() as stack:
         store, eraser = open_eraser(settings, requested_by, stack)
         if call:
-            _require_one_call(store, call)
+            store.resolve_call(call)
         if not yes:
             _ask(store, wanted)
         with show_count("bodies") as advance:
@@ -79,14 +79,6 @@ def _wanted(user: str, issuer: str, call: str, since: str, until: str) -> Wanted
     now = datetime.now(UTC)
     first, end = (parse_since(text, now) if text else None for text in (since, until))
     return Wanted(user, issuer, call, first, end)
-
-
-def _require_one_call(store: RetentionStore, call: str) -> None:
-    found = store.resolve_call(call)
-    if not found:
-        raise NotFound(f"no call in the record has an audit ID that starts with {call!r}")
-    if len(found) > 1:
-        raise Conflict(f"several calls have an audit ID that starts with {call!r}; give more of it")
 
 
 def _ask(store: RetentionStore, wanted: Wanted) -> None:
