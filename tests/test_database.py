@@ -23,7 +23,7 @@ from sqlalchemy import text
 # The stores put their tables into `metadata`.
 import holdfast.approval.store
 import holdfast.audit.store  # noqa: F401
-from holdfast.database import Database, metadata
+from holdfast.database import MAPPED_BYTES, Database, metadata
 from holdfast.errors import ConfigurationError, Unavailable
 from holdfast.migrations import HEAD, REVISIONS, VERSION_TABLE
 
@@ -223,6 +223,15 @@ def test_a_read_only_database_reads_and_never_writes(file: Path) -> None:
         assert connection.execute(text("SELECT count(*) FROM records")).scalar() == 0
     with pytest.raises(Unavailable, match="cannot be written: the file cannot be written"), database.writing():
         pass
+
+
+def test_only_a_file_that_is_only_read_is_read_in_place(file: Path) -> None:
+    mapped = text("PRAGMA mmap_size")
+    writer = Database.open(url_of(file))
+    with writer.writing() as writing, writer.reading() as reading:
+        assert [connection.execute(mapped).scalar() for connection in (writing, reading)] == [0, 0]
+    with Database.open_readonly(url_of(file)).reading() as connection:
+        assert connection.execute(mapped).scalar() == MAPPED_BYTES
 
 
 def test_reading_sees_one_state_while_others_write(file: Path) -> None:

@@ -73,6 +73,13 @@ _PRAGMAS = (
     ("cache_size", -32_768),
 )
 _READING_PRAGMAS = (("query_only", 1), ("busy_timeout", BUSY_TIMEOUT_MS))
+MAPPED_BYTES = 1 << 30
+"""So much of a file that is only read is read in place, not page by page (https://www.sqlite.org/mmap.html).
+
+A disk that fails then ends the process, so this is never done where calls are served.
+"""
+
+_MAP = f"PRAGMA mmap_size={MAPPED_BYTES}"
 _CAUSES = {
     sqlite3.SQLITE_FULL: "the disk is full",
     sqlite3.SQLITE_IOERR: "the disk reports an error",
@@ -333,6 +340,8 @@ def _sqlite_engine(path: Path, read_only: bool) -> Engine:
     engine = create_engine(url, hide_parameters=True, paramstyle="named", connect_args={"isolation_level": None})
     pragmas = _READING_PRAGMAS if read_only else _PRAGMAS
     event.listen(engine, "connect", lambda connection, _: _set_pragmas(connection, pragmas))
+    if read_only:
+        event.listen(engine, "connect", lambda connection, _: connection.execute(_MAP).close())
     event.listen(engine, "begin", _begin)
     return engine
 
