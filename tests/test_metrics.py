@@ -59,11 +59,12 @@ def test_anchors_are_asked_whenever_the_figures_are_read(metrics: Metrics, serve
 
 def test_the_writer_is_counted(metrics: Metrics, server: MetricsServer) -> None:
     waiting = [4]
-    metrics.watch_queue(lambda: waiting[0])
+    metrics.watch_queue(lambda: waiting[0], lambda: waiting[0] * 1000)
     metrics.count_commit(50, 0.004)
     metrics.count_commit(1, 0.2)
     shown = read(server)
     assert shown["holdfast_audit_queue_length"] == 4
+    assert shown["holdfast_audit_queue_bytes"] == 4000
     assert shown["holdfast_audit_records_total"] == 51
     assert shown["holdfast_audit_commit_seconds_count"] == 2
     assert shown['holdfast_audit_commit_seconds_bucket{le="0.005"}'] == 1

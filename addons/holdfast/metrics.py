@@ -59,15 +59,19 @@ class Metrics:
             registry=self.registry,
         )
         self._queue = Gauge("holdfast_audit_queue_length", "Records that wait for the writer.", registry=self.registry)
+        self._queue_bytes = Gauge(
+            "holdfast_audit_queue_bytes", "Bytes of the records that are not written yet.", registry=self.registry
+        )
 
     def count_commit(self, records: int, seconds: float) -> None:
         """Count one batch that was made durable."""
         self._records.inc(records)
         self._commit_seconds.observe(seconds)
 
-    def watch_queue(self, length: Callable[[], int]) -> None:
-        """Ask `length` how many records wait, whenever the figures are read."""
+    def watch_queue(self, length: Callable[[], int], size: Callable[[], int]) -> None:
+        """Ask `length` how many records wait and `size` how many bytes they hold, whenever the figures are read."""
         self._queue.set_function(length)
+        self._queue_bytes.set_function(size)
 
     def watch_anchors(self, states: Callable[[], Iterable[AnchorFigures]]) -> None:
         """Ask `states` how the anchors are doing, whenever the figures are read."""

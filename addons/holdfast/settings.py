@@ -268,6 +268,9 @@ class Audit(Section):
         True, description="Answers carry `Audit-Receipt`: their record's place, leaf and checkpoint."
     )
     queue_records: int = Field(5000, gt=0, description="Records that may wait for the writer before calls get 503.")
+    queue_bytes: int = Field(
+        256 << 20, gt=0, description="Bytes of records, bodies included, that may wait; one alone always may."
+    )
     deadline_seconds: float = Field(5.0, gt=0, description="A record that is not durable by then fails its call.")
     stream_lag_bytes: int = Field(4 << 20, gt=0, description="Unrecorded stream bytes before streams are slowed.")
 

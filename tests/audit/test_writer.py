@@ -85,9 +85,20 @@ def _settle(item: Entry, number: int) -> Receipt | HoldfastError:
 
 @asynccontextmanager
 async def running(
-    store: Store, *, capacity: int = 1000, deadline: float = 60.0, lag_limit: int = 1 << 20
+    store: Store,
+    *,
+    capacity: int = 1000,
+    capacity_bytes: int = 256 << 20,
+    deadline: float = 60.0,
+    lag_limit: int = 1 << 20,
 ) -> AsyncIterator[AuditWriter]:
-    writer = AuditWriter(store, capacity=capacity, deadline_seconds=deadline, lag_limit_bytes=lag_limit)
+    writer = AuditWriter(
+        store,
+        capacity=capacity,
+        capacity_bytes=capacity_bytes,
+        deadline_seconds=deadline,
+        lag_limit_bytes=lag_limit,
+    )
     writer.start()
     try:
         yield writer
@@ -175,6 +186,59 @@ async def test_a_full_queue_refuses_at_once_and_takes_again_later(store: GatedSt
     assert len(store.written) == 5
 
 
+async def test_a_queue_with_too_many_bytes_refuses_at_once_and_takes_again_later(store: GatedStore) -> None:
+    large = 64 << 20
+    async with running(store, capacity_bytes=4 * large) as writer:
+        store.gate.clear()
+        first = asyncio.create_task(writer.append(entry()))
+        await store.wait_entered()
+        waiting = [asyncio.create_task(writer.append(entry(bytes(large)))) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert 3 * large < writer.queue_bytes() < 4 * large
+        failures: list[HoldfastError] = []
+        writer.submit(entry(bytes(large)), failures.append)
+        with pytest.raises(Unavailable, match="too much waits for Holdfast's audit record; try again"):
+            await writer.append(entry(bytes(large)))
+        assert isinstance(failures[0], Unavailable)
+        waiting.append(asyncio.create_task(writer.append(entry())))
+        store.gate.set()
+        await asyncio.gather(first, *waiting)
+        assert writer.queue_bytes() == 0
+        await writer.append(entry(bytes(large)))
+    assert len(store.written) == 6
+
+
+async def test_what_is_larger_than_the_queue_may_be_is_taken_alone(store: GatedStore) -> None:
+    async with running(store, capacity_bytes=1000) as writer:
+        store.gate.clear()
+        first = asyncio.create_task(writer.append(entry(bytes(9000))))
+        await asyncio.sleep(0)
+        assert not first.done()
+        await store.wait_entered()
+        second = asyncio.create_task(writer.append(entry(bytes(9000))))
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable, match="too much waits"):
+            await writer.append(entry())
+        store.gate.set()
+        await asyncio.gather(first, second)
+
+
+async def test_what_nobody_waits_for_any_more_takes_no_room(store: GatedStore) -> None:
+    async with running(store, capacity_bytes=50_000, deadline=0.05) as writer:
+        store.gate.clear()
+        caught = asyncio.create_task(writer.append(entry()))
+        await store.wait_entered()
+        late = [asyncio.create_task(writer.append(entry(bytes(20_000)))) for _ in range(2)]
+        results = await asyncio.gather(caught, *late, return_exceptions=True)
+        assert all(isinstance(result, Unavailable) for result in results)
+        assert writer.queue_bytes() == 0
+        again = asyncio.create_task(writer.append(entry(bytes(40_000))))
+        await asyncio.sleep(0)
+        assert writer.queue_bytes() > 40_000
+        store.gate.set()
+        await asyncio.gather(again, return_exceptions=True)
+
+
 async def test_a_missed_deadline_refuses_the_call_and_drops_what_nobody_waits_for(store: GatedStore) -> None:
     async with running(store, deadline=0.05) as writer:
         store.gate.clear()
@@ -232,6 +296,7 @@ async def test_what_is_committed_is_counted(store: GatedStore) -> None:
     writer = AuditWriter(
         store,
         capacity=10,
+        capacity_bytes=1 << 20,
         deadline_seconds=60,
         lag_limit_bytes=1,
         committed=lambda records, seconds: counted.append(records),
@@ -395,7 +460,7 @@ def test_a_killed_process_loses_nothing_it_acknowledged(tmp_path: Path, acknowle
 
 async def test_the_settings_say_how_much_may_wait_and_how_long(store: GatedStore, tmp_path: Path) -> None:
     store.gate.clear()
-    limits = {"queueRecords": 1, "deadlineSeconds": 0.05, "streamLagBytes": 1}
+    limits = {"queueRecords": 2, "queueBytes": 9000, "deadlineSeconds": 0.05, "streamLagBytes": 1}
     settings = make_world(tmp_path, {"audit": limits}).settings
     metrics = Metrics()
     writer = make_writer(settings, store, metrics)  # type: ignore[arg-type]
@@ -404,11 +469,17 @@ async def test_the_settings_say_how_much_may_wait_and_how_long(store: GatedStore
         overdue = asyncio.create_task(writer.append(entry(b"1")))
         await store.wait_entered()
         writer.submit(entry(b"2"), lambda error: None)
+        with pytest.raises(Unavailable, match="too much waits"):
+            await writer.append(entry(bytes(9000)))
+        writer.submit(entry(b"3"), lambda error: None)
+        shown = metrics.registry.get_sample_value
+        assert shown("holdfast_audit_queue_length") == 2
+        assert shown("holdfast_audit_queue_bytes") == writer.queue_bytes() > 0
         assert writer.lag_bytes > 0
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(writer.wait_below_limit(), 0)
         with pytest.raises(Unavailable, match="too many calls"):
-            await writer.append(entry(b"3"))
+            await writer.append(entry(b"4"))
         with pytest.raises(Unavailable, match=r"within 0\.05 s"):
             await overdue
     finally:

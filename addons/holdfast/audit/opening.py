@@ -38,9 +38,10 @@ def make_writer(settings: Settings, ledger: Ledger, metrics: Metrics) -> AuditWr
     writer = AuditWriter(
         ledger,
         capacity=settings.audit.queue_records,
+        capacity_bytes=settings.audit.queue_bytes,
         deadline_seconds=settings.audit.deadline_seconds,
         lag_limit_bytes=settings.audit.stream_lag_bytes,
         committed=metrics.count_commit,
     )
-    metrics.watch_queue(writer.queue_length)
+    metrics.watch_queue(writer.queue_length, writer.queue_bytes)
     return writer

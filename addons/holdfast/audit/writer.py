@@ -79,7 +79,8 @@ class _Waiting:
 class AuditWriter:
     """Takes entries on the event loop, writes them on a thread of its own.
 
-    `capacity` bounds how many entries may wait, `deadline_seconds` how long one may, and `lag_limit_bytes` how
+    `capacity` bounds how many entries may wait, `capacity_bytes` how much they may hold, though one is taken whatever
+    its size when none waits, `deadline_seconds` how long one may, and `lag_limit_bytes` how
     much of the running streams may be on its way before `wait_below_limit` makes their owners pause. `committed`
     hears, on the writer's thread, of every batch that was made durable: how many records, in how many seconds.
     """
@@ -89,6 +90,7 @@ class AuditWriter:
         store: Store,
         *,
         capacity: int,
+        capacity_bytes: int = 256 << 20,
         deadline_seconds: float,
         lag_limit_bytes: int,
         committed: Callable[[int, float], None] = lambda records, seconds: None,
@@ -96,6 +98,8 @@ class AuditWriter:
         self._store = store
         self._committed = committed
         self._capacity = capacity
+        self._capacity_bytes = capacity_bytes
+        self._unsettled_bytes = 0
         self._deadline = deadline_seconds
         self._lag_limit = lag_limit_bytes
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
@@ -114,6 +118,10 @@ class AuditWriter:
     def queue_length(self) -> int:
         """How many records wait for the writer."""
         return self._queue.qsize()
+
+    def queue_bytes(self) -> int:
+        """How many bytes the records hold that wait for the writer, or are being written for somebody who waits."""
+        return self._unsettled_bytes
 
     def start(self) -> None:
         """Start the thread; call it on the event loop that `append` will be called on."""
@@ -159,9 +167,13 @@ class AuditWriter:
     def _enqueue(self, entry: Entry, settle: Callable[[Settled], None]) -> None:
         if not self._open:
             raise Unavailable("Holdfast is shutting down and takes no more calls; try again")
-        if self._queue.qsize() >= self._capacity:
-            raise Unavailable("too many calls wait for Holdfast's audit record; try again")
         waiting = _Waiting(entry, entry.size, self._loop.time() + self._deadline, settle)
+        queued = self._queue.qsize()
+        if queued >= self._capacity:
+            raise Unavailable("too many calls wait for Holdfast's audit record; try again")
+        if queued and self._unsettled_bytes + waiting.size > self._capacity_bytes:
+            raise Unavailable("too much waits for Holdfast's audit record; try again")
+        self._unsettled_bytes += waiting.size
         self._waiting.append(waiting)
         self._queue.put(waiting)
         if self._timer is None:
@@ -173,15 +185,23 @@ class AuditWriter:
         now = self._loop.time()
         late = Unavailable(f"Holdfast's audit record was not written within {self._deadline:g} s; try again")
         while self._waiting and (self._waiting[0].settled or self._waiting[0].due <= now):
-            _settle(self._waiting.popleft(), late)
+            self._settle(self._waiting.popleft(), late)
         if self._waiting:
             self._timer = self._loop.call_at(self._waiting[0].due, self._give_up)
 
     def _finish(self, batch: list[_Waiting], results: Sequence[Settled]) -> None:
         for waiting, settled in zip(batch, results, strict=True):
-            _settle(waiting, settled)
+            self._settle(waiting, settled)
         while self._waiting and self._waiting[0].settled:
             self._waiting.popleft()
+
+    def _settle(self, waiting: _Waiting, settled: Settled) -> None:
+        if waiting.settled:
+            return
+        waiting.settled = True
+        waiting.entry = None
+        self._unsettled_bytes -= waiting.size
+        waiting.settle(settled)
 
     def _add_lag(self, size: int) -> None:
         self.lag_bytes += size
@@ -252,14 +272,6 @@ class AuditWriter:
         if not self._failing:
             log.error("the audit record cannot be written, calls get 503 until it can: %s", error, exc_info=error)
         self._failing = True
-
-
-def _settle(waiting: _Waiting, settled: Settled) -> None:
-    if waiting.settled:
-        return
-    waiting.settled = True
-    waiting.entry = None
-    waiting.settle(settled)
 
 
 def _resolve(durable: asyncio.Future[Receipt], settled: Settled) -> None:
