@@ -20,7 +20,7 @@ from holdfast.audit.record import CallRow, Payload, Record, decode
 from holdfast.audit.store.following import CallFollower
 from holdfast.audit.store.naming import require_one, starts_with
 from holdfast.audit.store.search import ANY_CALL, CallSearch, Filters, Position
-from holdfast.audit.store.tables import blobs, bodies, calls, records
+from holdfast.audit.store.tables import CALL_ROW, blobs, bodies, calls, records
 from holdfast.errors import ConfigurationError, Internal, NotFound
 
 if TYPE_CHECKING:
@@ -59,9 +59,6 @@ class CallStory:
         return "" if not reference or reference in self.payloads else self.faults.get(reference, ERASED)
 
 
-SHOWN = tuple(calls.c[name] for name in CallRow.__struct_fields__)
-
-
 class AuditStore:
     """Reads the record in one database; `pieces` is where large payloads are kept beside it."""
 
@@ -81,7 +78,7 @@ class AuditStore:
 
         Raises NotFound when there is none, Conflict when there are several, Unavailable.
         """
-        query = select(*SHOWN).where(starts_with(calls.c.audit_id, audit_id)).limit(2)
+        query = select(*CALL_ROW).where(starts_with(calls.c.audit_id, audit_id)).limit(2)
         with self._database.reading() as connection:
             row = require_one(connection.execute(query).mappings().all(), audit_id)
             return self._load_story(connection, CallRow(**row))

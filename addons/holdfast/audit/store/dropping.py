@@ -256,7 +256,7 @@ def _drop_partitions(connection: Connection, day: str, its_logs: Sequence[LogRow
 
 def _lock_tables(connection: Connection) -> None:
     """Have the tables for ourselves, in the order in which writers take them; wait for it in short spells only."""
-    tables = ", ".join(f"ONLY {table}" for table in ("records", "checkpoints", "bodies", "blobs", "calls"))
+    tables = ", ".join(f"ONLY {table}" for table in DAILY)
     connection.execute(text(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}"))
     for _ in range(LOCK_TRIES):
         attempt = connection.begin_nested()

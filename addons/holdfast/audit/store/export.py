@@ -18,6 +18,7 @@ from sqlalchemy.types import NULLTYPE
 
 from holdfast.audit.export import (
     FORMAT,
+    TABLES,
     BlobLine,
     BodyLine,
     CallerLine,
@@ -41,6 +42,7 @@ from holdfast.audit.store.tables import (
     logs,
     records,
 )
+from holdfast.database import metadata
 from holdfast.errors import NotFound
 
 if TYPE_CHECKING:
@@ -52,7 +54,6 @@ if TYPE_CHECKING:
     from holdfast.audit.store.ledger import PieceStore
     from holdfast.database import Database
 
-TABLES = (logs, leaf_hashes, records, checkpoints, bodies, blobs, calls, callers, caller_claims)
 CALL_COLUMNS = CallRow.__struct_fields__
 PAGE = 500
 BLOB_PAGE = 16
@@ -75,7 +76,7 @@ def export_lines(
         yield from _callers(connection)
         if payloads:
             yield from _blobs(connection, pieces)
-        yield EndLine({table.name: _count(connection, table) for table in TABLES})
+        yield EndLine({name: _count(connection, metadata.tables[name]) for name in TABLES})
 
 
 @contextmanager
@@ -96,10 +97,7 @@ def _table_kinds(connection: Connection) -> dict[str, str]:
     """`table` for each of our tables, and for one that has what could change or hide its rows, what that is."""
     inspector = inspect(connection)
     tables, views = set(inspector.get_table_names()), set(inspector.get_view_names())
-    kinds = {
-        table.name: "table" if table.name in tables else "view" if table.name in views else "missing"
-        for table in TABLES
-    }
+    kinds = {name: "table" if name in tables else "view" if name in views else "missing" for name in TABLES}
     return kinds | {table: kind for table, kind in _interferences(connection) if table in kinds}
 
 

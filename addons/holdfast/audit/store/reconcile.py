@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select, tuple_
 
 from holdfast.audit.record import CallRow
-from holdfast.audit.store.tables import calls
+from holdfast.audit.store.tables import CALL_ROW, calls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,11 +31,10 @@ class RecordedCalls:
 
     def between(self, first: str, last: str) -> Iterator[CallRow]:
         """Yield the calls received in this time, in order, a page at a time."""
-        columns = [calls.c[name] for name in CallRow.__struct_fields__]
         position = (first, "")
         while True:
             query = (
-                select(*columns)
+                select(*CALL_ROW)
                 .where(
                     tuple_(calls.c.received_at, calls.c.audit_id) > position,
                     calls.c.received_at <= last,

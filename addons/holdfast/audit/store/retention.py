@@ -24,7 +24,8 @@ from holdfast.audit.record import CallRow, Kind, call_row, decode
 from holdfast.audit.retention import Day, Place, StoredBody, first_written_day, is_pinned_by
 from holdfast.audit.store.ledger import LogRow, PieceStore, partition_name
 from holdfast.audit.store.naming import require_one, starts_with
-from holdfast.audit.store.tables import DAILY, blobs, bodies, calls, checkpoints, logs, records
+from holdfast.audit.store.tables import CALL_ROW, DAILY, blobs, bodies, calls, logs, records
+from holdfast.database import metadata
 from holdfast.errors import ConfigurationError, Conflict
 
 if TYPE_CHECKING:
@@ -315,7 +316,7 @@ def _partition_bytes(connection: Connection, day: str) -> int:
 def _row_bytes(connection: Connection, day: str) -> int:
     content: dict[str, Any] = {"records": records.c.leaf, "blobs": blobs.c.body}
     total = 0
-    for table in (records, checkpoints, bodies, blobs, calls):
+    for table in (metadata.tables[name] for name in DAILY):
         length = func.coalesce(func.sum(func.length(content.get(table.name, literal("")))), 0)
         query = select(func.count(), length).select_from(table).where(table.c.day == day)
         number, stored = connection.execute(query).one()
@@ -372,7 +373,7 @@ def _find_calls(connection: Connection, day: str, audit_ids: set[str]) -> Mappin
 
     Most arrived on it; in Postgres other days are other tables.
     """
-    query = select(*(calls.c[name] for name in CallRow.__struct_fields__))
+    query = select(*CALL_ROW)
     found: dict[str, CallRow] = {}
     for here in ([calls.c.day == day], []):
         missing = audit_ids - found.keys()

@@ -35,7 +35,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.operators import custom_op
 
 from holdfast.audit.record import CallRow, column_text, timestamp
-from holdfast.audit.store.tables import caller_claims, calls
+from holdfast.audit.store.tables import CALL_ROW, caller_claims, calls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -324,5 +324,4 @@ def _having(name: str, value: str) -> Select[str]:
 
 
 def _select_rows(day: str, audit_ids: Sequence[str]) -> Select[Any]:
-    columns = (calls.c[name] for name in CallRow.__struct_fields__)
-    return select(*columns).where(calls.c.day == day, calls.c.audit_id.in_(audit_ids))
+    return select(*CALL_ROW).where(calls.c.day == day, calls.c.audit_id.in_(audit_ids))

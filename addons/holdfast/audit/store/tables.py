@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Named, Table, Text, TypedColumns, UniqueConstraint
 
+from holdfast.audit.record import CallRow
 from holdfast.database import Code, metadata
 
 DAILY = ("records", "checkpoints", "bodies", "blobs", "calls")
-"""The tables that are partitioned by day."""
+"""The tables that are partitioned by day, in the order in which writers take them."""
 
 
 class LogColumns(TypedColumns):
@@ -139,6 +140,9 @@ blobs = Table("blobs", metadata, BlobColumns)
 calls = Table("calls", metadata, CallColumns, sqlite_with_rowid=False)
 callers = Table("callers", metadata, CallerColumns, sqlite_with_rowid=False)
 caller_claims = Table("caller_claims", metadata, CallerClaimColumns, sqlite_with_rowid=False)
+CALL_ROW = tuple(calls.c[name] for name in CallRow.__struct_fields__)
+"""The columns that make a `CallRow`."""
+
 Index("logs_by_replica", logs.c.replica, logs.c.epoch)
 Index("records_by_call", records.c.call_id)
 Index("calls_by_id", calls.c.audit_id)
