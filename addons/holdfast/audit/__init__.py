@@ -2,6 +2,7 @@
 
 Written, on the path of a request:
 
+    entries     the records of a call, made from its exchange
     record      a record, the leaf that it becomes, and the row that lists show of its call
     payload     bodies: pieces, their names, the salted commitment that a leaf holds
     sequence    the head of a log, which gives records their place

@@ -10,10 +10,10 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from holdfast.approval.hold import new_hold, recent_refusal
+from holdfast.audit.entries import hold_entry, shown_uri
 from holdfast.errors import Forbidden, HoldfastError, Internal
 from holdfast.exchange import Effect, HoldState, binding_digest
 from holdfast.hooks.fail_closed import fail_closed
-from holdfast.hooks.records import hold_entry, shown_uri
 from holdfast.kube.status import forbidden_message
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from holdfast.audit.entries import intent_entry, outcome_entry
 from holdfast.errors import Internal, Unavailable
 from holdfast.hooks.fail_closed import fail_closed, fail_closed_even_refused
-from holdfast.hooks.records import intent_entry, outcome_entry
 from holdfast.hooks.taps import StreamTap
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from holdfast.audit.entries import open_entry
 from holdfast.errors import BadGateway, HoldfastError
 from holdfast.hooks.audit import give_receipt
 from holdfast.hooks.fail_closed import fail_closed
 from holdfast.hooks.masking import is_log, plan_of, views_of
-from holdfast.hooks.records import open_entry
 from holdfast.hooks.taps import Masker, StreamTap, Unmasked
 from holdfast.kube.negotiation import is_json
 from holdfast.kube.request_info import is_long_running

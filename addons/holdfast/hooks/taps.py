@@ -6,9 +6,9 @@ import asyncio
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
+from holdfast.audit.entries import chunk_entry
 from holdfast.errors import HoldfastError
 from holdfast.hooks.fail_closed import log_fault
-from holdfast.hooks.records import chunk_entry
 from holdfast.kube.channels import WebSocketExecObserver
 from holdfast.kube.request_info import is_exec_class
 from holdfast.kube.spdy import SpdyExecObserver

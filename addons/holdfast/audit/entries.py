@@ -80,10 +80,9 @@ def _bounded(text: str, longest: int) -> str:
 
 
 def _entry(exchange: Exchange, kind: Kind, *, with_request: bool = False, with_response: bool = False) -> Entry:
-    bodies: list[Body] = []
-    request_body = _request_payload(exchange, bodies) if with_request else None
-    response_body = _response_payload(exchange, bodies) if with_response else None
     response = exchange.response
+    request_body = _request_body(exchange) if with_request else None
+    response_body = _response_body(exchange) if with_response else None
     record = Record(
         kind=kind,
         call=exchange.audit_id,
@@ -111,10 +110,10 @@ def _entry(exchange: Exchange, kind: Kind, *, with_request: bool = False, with_r
         bytes_up=response.bytes_up,
         bytes_down=response.bytes_down,
         error=exchange.error,
-        request_body=request_body,
-        response_body=response_body,
+        request_body=request_body if isinstance(request_body, Payload) else None,
+        response_body=response_body if isinstance(response_body, Payload) else None,
     )
-    return Entry(record, tuple(bodies))
+    return Entry(record, tuple(body for body in (request_body, response_body) if isinstance(body, Body)))
 
 
 def _call(exchange: Exchange) -> Call:
@@ -122,22 +121,22 @@ def _call(exchange: Exchange) -> Call:
     return describe_call(exchange.info, uri) if exchange.info else Call(method=exchange.wire.method, uri=uri)
 
 
-def _request_payload(exchange: Exchange, bodies: list[Body]) -> Payload | None:
-    """Why the request's body is not stored; else None, and it joins the bodies that are."""
+def _request_body(exchange: Exchange) -> Body | Payload | None:
+    """The request's body as it is stored, or why it is not; None when there is none."""
     if exchange.request_withheld:
         return Payload(size=len(exchange.request_body), withheld=exchange.request_withheld)
     if exchange.request_view:
-        bodies.append(_body(Slot.REQUEST, exchange.request_view, exchange.content_type))
+        return _body(Slot.REQUEST, exchange.request_view, exchange.content_type)
     return None
 
 
-def _response_payload(exchange: Exchange, bodies: list[Body]) -> Payload | None:
-    """Why the response's body is not stored; else None, and it joins the bodies that are."""
+def _response_body(exchange: Exchange) -> Body | Payload | None:
+    """The response's body as it is stored, or why it is not; None when there is none."""
     response = exchange.response
     if exchange.refusal is not None and response.code:
         return Payload(size=response.bytes_down, withheld="the answer was not let through")
     if response.store_view:
-        bodies.append(_body(Slot.RESPONSE, response.store_view, response.media_type))
+        return _body(Slot.RESPONSE, response.store_view, response.media_type)
     return None
 
 
