@@ -1,4 +1,4 @@
-"""Faults that reading found, on the wire: answers that never end, bodies that never come, records that cannot be."""
+"""Refusals on the wire, and what the record has of them: endless answers, bodies that never come, failed records."""
 
 from __future__ import annotations
 
