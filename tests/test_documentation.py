@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import pytest
 import typer
 from pydantic import BaseModel
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 README = Path(__file__).parent.parent / "README.md"
+PACKAGE = README.parent / "addons" / "holdfast"
 
 
 def every_setting(model: type[BaseModel] = Settings, path: tuple[str, ...] = ()) -> Iterator[str]:
@@ -64,6 +67,21 @@ def test_every_setting_is_documented() -> None:
 
 def test_every_command_is_documented() -> None:
     require_all(every_command(typer.main.get_command(app), "holdfast"), "{}")
+
+
+def every_package() -> Iterator[Path]:
+    """Those of our own modules, not that of the database's revisions, which have no names."""
+    for file in sorted(PACKAGE.rglob("__init__.py")):
+        if "migrations" not in file.parts:
+            yield file.parent
+
+
+@pytest.mark.parametrize("package", every_package(), ids=lambda package: str(package.relative_to(PACKAGE.parent)))
+def test_the_map_of_a_package_names_every_module(package: Path) -> None:
+    text = ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8"))) or ""
+    modules = {file.stem for file in package.iterdir() if file.suffix == ".py" or (file / "__init__.py").exists()}
+    told = set(re.findall(r"\w+", text))
+    assert modules - {"__init__", "__main__"} - told == set()
 
 
 def test_the_policy_that_is_shown_can_be_loaded(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@
     serve         serve, console
     dev_issuer    dev-issuer, dev-issuer token
     approvals     approvals list | show | approve | deny, over the HTTP client in `approvals_client`
-    audit         audit list | show | export
+    audit         audit list and all that follows, a module for each command
+    witness       witness serve, witness keys
     kubeconfig    kubeconfig
     policy        policy check
     doctor        doctor, with one function per check in `checks`

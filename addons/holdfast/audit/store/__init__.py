@@ -5,6 +5,11 @@ ledger     writing: a batch of leaves, their bodies and a signed checkpoint in o
 search     finding calls by their columns, in any number of them
 following  new calls as they end
 calls      reading: calls listed, filtered and told
+naming     a call by the beginning of its audit ID
+export     all of it in one snapshot, as the lines of an export
+copying    all of it copied into another database
+proving    one record's leaf, and its log's, for a proof
+reconcile  which calls it has, for the API server's log to be held against
 retention  what there is to erase, and bodies erased
 dropping   days dropped
 """

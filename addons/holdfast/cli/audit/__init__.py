@@ -1,8 +1,18 @@
 """`holdfast audit`: the record, listed, told, proven and kept.
 
-`calls` has list and show; the other modules have the commands of their names,
-and `keys` has accept beside them. `filters` has the options that choose calls;
-`reading` and `maintenance` open what several commands need.
+calls          list, show
+export         export
+verify         verify
+prove          prove, verify-proof
+reconcile      reconcile
+retention      retention plan, retention run
+erase          erase
+keys           keys init, keys rotate, keys show, accept
+reader_role    reader-role
+migrate_store  migrate-store
+filters        the options that choose calls
+reading        what commands that only read open
+maintenance    what commands that erase open
 """
 
 import typer
