@@ -76,7 +76,7 @@ def every_package() -> Iterator[Path]:
             yield file.parent
 
 
-@pytest.mark.parametrize("package", every_package(), ids=lambda package: str(package.relative_to(PACKAGE.parent)))
+@pytest.mark.parametrize("package", list(every_package()), ids=lambda package: str(package.relative_to(PACKAGE.parent)))
 def test_the_map_of_a_package_names_every_module(package: Path) -> None:
     text = ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8"))) or ""
     modules = {file.stem for file in package.iterdir() if file.suffix == ".py" or (file / "__init__.py").exists()}
