@@ -164,6 +164,35 @@ def test_a_record_that_the_database_does_not_take_is_the_only_one_left_out(
     assert verdict(database, tmp_path) == set()
 
 
+def test_an_outage_while_a_refused_batch_is_split_fails_only_what_was_not_kept(
+    database: Database, store: LedgerStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hands = Hands()
+    ledger = open_test_ledger(tmp_path, database, clock=hands, epoch_records=3)
+    entries = [entry() for _ in range(6)]
+    spoilt, stopping, commit = entries[1].record.call, entries[4].record.call, LedgerStore.commit
+    tried: list[list[str]] = []
+
+    def refuse(self: LedgerStore, batch: Any) -> None:
+        calls = [placed.record.call for placed in batch.placed]
+        tried.append(calls)
+        if spoilt in calls:
+            raise Internal("the audit database cannot be written: it holds NUL")
+        if stopping in calls:
+            raise Unavailable("the database is down")
+        commit(self, batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LedgerStore, "commit", refuse)
+        results = ledger.write(entries)
+    assert [type(result) for result in results] == [Receipt, Internal, Receipt, Receipt, Unavailable, Unavailable]
+    calls = [item.record.call for item in entries]
+    assert tried == [calls, *([call] for call in calls[:5])]
+    assert [leaf.record.call for leaf in told(store, ledger.row)] == ["", calls[0], calls[2], calls[3]]
+    assert isinstance(ledger.write(entries[4:])[0], Receipt)
+    assert verdict(database, tmp_path) == set()
+
+
 def test_a_record_that_cannot_be_encoded_is_the_only_one_left_out(
     database: Database, store: LedgerStore, tmp_path: Path
 ) -> None:

@@ -33,7 +33,7 @@ from holdfast.errors import HoldfastError, Internal, Unavailable
 from holdfast.metrics import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from holdfast.audit.record import Entry
 
@@ -91,6 +91,7 @@ async def running(
     capacity_bytes: int = 256 << 20,
     deadline: float = 60.0,
     lag_limit: int = 1 << 20,
+    committed: Callable[[int, float], None] = lambda records, seconds: None,
 ) -> AsyncIterator[AuditWriter]:
     writer = AuditWriter(
         store,
@@ -98,6 +99,7 @@ async def running(
         capacity_bytes=capacity_bytes,
         deadline_seconds=deadline,
         lag_limit_bytes=lag_limit,
+        committed=committed,
     )
     writer.start()
     try:
@@ -159,6 +161,37 @@ async def test_a_failed_commit_refuses_its_calls_and_only_them(store: GatedStore
         store.broken = None
         await writer.append(entry())
     assert len(store.written) == 1
+
+
+async def test_an_outage_in_the_middle_of_a_batch_refuses_the_rest_and_is_told(
+    store: GatedStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def write(batch: Sequence[Entry]) -> list[Receipt | HoldfastError]:
+        down = Unavailable("the disk is full")
+        return [_settle(batch[0], 0), Internal("it holds NUL"), *[down for _ in batch[2:]]]
+
+    counted: list[int] = []
+    async with running(store, committed=lambda records, seconds: counted.append(records)) as writer:
+        store.gate.clear()
+        tasks = [asyncio.create_task(writer.append(entry()))]
+        await store.wait_entered()
+        with monkeypatch.context() as patched:
+            patched.setattr(store, "write", write)
+            tasks += [asyncio.create_task(writer.append(entry())) for _ in range(4)]
+            await asyncio.sleep(0)
+            store.gate.set()
+            _, kept, refused, *rest = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(kept, Receipt)
+        assert isinstance(refused, Internal)
+        assert [str(error) for error in rest] == [
+            "Holdfast cannot write its audit record, and nothing passes unrecorded; try again"
+        ] * 2
+        await writer.append(entry())
+    assert counted == [1, 1, 1]
+    assert [record.getMessage() for record in caplog.records if record.name == "holdfast.audit.writer"] == [
+        "the audit record cannot be written, calls get 503 until it can: the disk is full",
+        "the audit record can be written again",
+    ]
 
 
 async def test_a_record_that_cannot_be_encoded_spoils_no_other(store: GatedStore) -> None:

@@ -144,8 +144,10 @@ class Ledger:
             return None, gap
 
     def write(self, batch: Sequence[Entry]) -> list[Receipt | HoldfastError]:
-        """Make a batch durable in one transaction; return a receipt for each entry, or why it cannot be kept.
+        """Make a batch durable in one transaction; return a receipt for each entry, or why it is not kept.
 
+        Where the database does not take one of the entries each goes by itself; after an outage in the middle of
+        that, Unavailable stands for the one that met it, and may be durable, and for the rest, which is not.
         Raises Unavailable when nothing of the batch is durable, or nobody can say.
         """
         self._settle_doubt()
@@ -156,8 +158,7 @@ class Ledger:
         except Internal as error:
             if len(batch) == 1:
                 return [error]
-        # The database does not take one of them, and does not say which: each by itself, so that it fails alone.
-        return [result for entry in batch for result in self.write([entry])]
+        return self._commit_one_by_one(batch, clock)
 
     def beat(self) -> None:
         """Say that all is quiet, and what has become of the other logs. Raises Unavailable."""
@@ -343,6 +344,18 @@ class Ledger:
             else result
             for result in results[opened:]
         ]
+
+    def _commit_one_by_one(self, batch: Sequence[Entry], clock: Clock) -> list[Receipt | HoldfastError]:
+        """Commit each by itself: the database does not take one of them, and does not say which."""
+        results: list[Receipt | HoldfastError] = []
+        for entry in batch:
+            try:
+                results += self._commit([entry], clock)
+            except Internal as error:
+                results.append(error)
+            except Unavailable as error:
+                return results + [error] * (len(batch) - len(results))
+        return results
 
     def _make_durable(
         self, head: Head, placed: list[Placed], bodies: list[tuple[Body, ...]], closed_at: str | None

@@ -42,6 +42,8 @@ GATHER_SECONDS = 0.004
 HEARTBEAT_SECONDS = 60.0
 """How often the log says that all is quiet, and what has become of the other logs."""
 
+NOT_WRITTEN = "Holdfast cannot write its audit record, and nothing passes unrecorded; try again"
+
 log = logging.getLogger(__name__)
 
 
@@ -49,9 +51,10 @@ class Store(Protocol):
     """Where batches go: a `Ledger`."""
 
     def write(self, batch: Sequence[Entry]) -> Sequence[Receipt | HoldfastError]:
-        """Make all of `batch` durable, in order, or none of it; raise when that fails.
+        """Make `batch` durable, in order; raise when nothing of it can be said to be.
 
-        Return a receipt for each entry, or what is wrong with that entry alone.
+        Return a receipt for each entry, or what is wrong with that entry alone, or Unavailable from the one on that
+        could not be written.
         """
 
     def beat(self) -> None:
@@ -252,13 +255,16 @@ class AuditWriter:
             results = self._store.write(entries)
         except Exception as error:  # noqa: BLE001 - whatever it is, the thread must live and the calls must fail
             self._note_failure(error)
-            failure = Unavailable("Holdfast cannot write its audit record, and nothing passes unrecorded; try again")
-            return [failure] * len(entries)
+            return [Unavailable(NOT_WRITTEN)] * len(entries)
+        if durable := sum(isinstance(result, Receipt) for result in results):
+            self._committed(durable, time.monotonic() - began)
+        outage = next((result for result in results if isinstance(result, Unavailable)), None)
+        if outage is not None:
+            self._note_failure(outage)
+            return [Unavailable(NOT_WRITTEN) if isinstance(result, Unavailable) else result for result in results]
         if self._failing:
             log.warning("the audit record can be written again")
         self._failing = False
-        if durable := sum(isinstance(result, Receipt) for result in results):
-            self._committed(durable, time.monotonic() - began)
         return results
 
     def _beat(self) -> None:
