@@ -150,10 +150,44 @@ def test_the_gravest_finding_is_the_exit_code(world: World, anchors: Path) -> No
 def test_some_classes_can_be_accepted_but_are_told(world: World, anchors: Path) -> None:
     world.ledger.write([Entry(record(kind=Kind.INTENT))])
     told = verify(world, "--anchors", str(anchors), "--accept", "unanchored, incomplete")
-    assert (told.exit_code, "tail-unanchored" in told.stdout, "INTACT" in told.stdout) == (0, True, True)
+    assert (told.exit_code, "tail-unanchored" in told.stdout, "INTACT" in told.stdout) == (0, True, False)
+    assert told.stdout.splitlines()[-1].startswith("UNANCHORED (accepted): 7 records")
     assert verify(world, "--anchors", str(anchors), "--accept", "incomplete").exit_code == 11
+    in_part = verify(world, "--anchors", str(anchors), "--accept", "unanchored")
+    assert in_part.exit_code == 14
+    assert in_part.stdout.splitlines()[-1].startswith("UNANCHORED (accepted), INCOMPLETE: 7 records")
     refused = verify(world, "--accept", "altered")
     assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
+
+
+def test_what_is_accepted_is_no_other_verdict_for_programs(world: World) -> None:
+    told = json.loads(verify(world, "--accept", "unanchored,redacted", "-o", "json").stdout)
+    assert (told["verdict"], told["accepted"], told["exitCode"]) == ("UNANCHORED", ["UNANCHORED"], 0)
+
+
+OLDER = "if this export is older than the anchors, export again before you believe this"
+
+
+def test_an_export_that_is_older_than_the_anchors_is_thought_of(world: World, anchors: Path) -> None:
+    file = export(world)
+    world.ledger.write([entry()])
+    append_note(anchors / "file.notes", world.ledger.latest_notes[-1])
+    told = verify_file(file, "--root", root(world), "--anchors", str(anchors))
+    assert (told.exit_code, "truncated" in told.stdout, told.stdout.splitlines()[-1]) == (10, True, OLDER)
+    as_json = verify_file(file, "--root", root(world), "--anchors", str(anchors), "-o", "json")
+    assert json.loads(as_json.stdout)["verdict"] == "ALTERED"
+    again = verify_file(export(world), "--root", root(world), "--anchors", str(anchors))
+    assert (again.exit_code, OLDER in again.stdout) == (0, False)
+
+
+def test_what_is_altered_besides_is_not_explained_by_the_age_of_an_export(world: World, anchors: Path) -> None:
+    with world.database.writing() as connection:
+        connection.exec_driver_sql(ALTER)
+    file = export(world)
+    world.ledger.write([entry()])
+    append_note(anchors / "file.notes", world.ledger.latest_notes[-1])
+    told = verify_file(file, "--root", root(world), "--anchors", str(anchors))
+    assert (told.exit_code, "truncated" in told.stdout, OLDER in told.stdout) == (10, True, False)
 
 
 def test_a_tail_may_be_tolerated(world: World, anchors: Path) -> None:

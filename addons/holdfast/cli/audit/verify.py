@@ -61,6 +61,9 @@ def verify(
     Without an export it reads `audit.readDatabase` where that is set. A replica may lag: what was anchored and has not
     arrived there yet is reported as cut off; verify again, or the database itself, before you believe it.
 
+    Collect the anchors first, then export: what is recorded and anchored after the export looks cut off (truncated,
+    log-missing) in it.
+
     \b
     The exit code is that of the gravest finding:
       0  intact and anchored      10  altered (it says where)     11  not anchored, or the end is not
@@ -87,9 +90,10 @@ def verify(
         lines = _open_lines(export, settings, key, stack)
         advance = stack.enter_context(show_count("rows"))
         report = verify_lines(counted(lines, advance), key, anchoring)
-    verdict = report.verdict(accepted)
-    _print_report(report, verdict, key, output)
-    raise typer.Exit(int(verdict))
+    _print_report(report, accepted, key, output)
+    if export is not None and output is Output.TABLE and _is_only_cut(report):
+        typer.echo("if this export is older than the anchors, export again before you believe this")
+    raise typer.Exit(int(report.verdict(accepted)))
 
 
 def _root_file(settings: Settings | None) -> Path:
@@ -131,9 +135,18 @@ def _parse_classes(text: str) -> frozenset[Class]:
     return frozenset(Class[name.upper()] for name in names)
 
 
-def _print_report(report: Report, verdict: Class, root: Verifier, output: Output) -> None:
+def _is_only_cut(report: Report) -> bool:
+    """Whether all that is altered is what a record also looks like that was exported before its anchors were made."""
+    from holdfast.audit.verify import Class
+    from holdfast.audit.verify.findings import CODES, LOG_MISSING, TRUNCATED
+
+    altered = {CODES[name] for name in report.counts if CODES[name].grade is Class.ALTERED}
+    return bool(altered) and altered <= {TRUNCATED, LOG_MISSING}
+
+
+def _print_report(report: Report, accepted: frozenset[Class], root: Verifier, output: Output) -> None:
     if output is not Output.TABLE:
-        print_value(_told(report, verdict, root), output)
+        print_value(_told(report, accepted, root), output)
         return
     if report.logs:
         rows = (
@@ -155,15 +168,24 @@ def _print_report(report: Report, verdict: Class, root: Verifier, output: Output
         )
         print_table(("CLASS", "CODE", "LOG", "RECORD", "WHAT"), findings)
     typer.echo(
-        f"\n{verdict.name}: {report.leaves} records in {len(report.logs)} logs, {report.checkpoints} checkpoints, "
-        f"{report.payloads} payloads, {report.anchors} anchored checkpoints; root key {root}"
+        f"\n{_describe_verdict(report, accepted)}: {report.leaves} records in {len(report.logs)} logs, "
+        f"{report.checkpoints} checkpoints, {report.payloads} payloads, {report.anchors} anchored checkpoints; root key {root}"
     )
 
 
-def _told(report: Report, verdict: Class, root: Verifier) -> dict[str, Any]:
+def _describe_verdict(report: Report, accepted: frozenset[Class]) -> str:
+    """The gravest class that was found; where that is accepted, the gravest after it that is not, too."""
+    gravest, unaccepted = report.verdict(), report.verdict(accepted)
+    if gravest is unaccepted:
+        return gravest.name
+    return f"{gravest.name} (accepted)" + (f", {unaccepted.name}" if unaccepted else "")
+
+
+def _told(report: Report, accepted: frozenset[Class], root: Verifier) -> dict[str, Any]:
     return {
-        "verdict": verdict.name,
-        "exitCode": int(verdict),
+        "verdict": report.verdict().name,
+        "accepted": [grade.name for grade in sorted(report.classes & accepted)],
+        "exitCode": int(report.verdict(accepted)),
         "root": str(root),
         "records": report.leaves,
         "checkpoints": report.checkpoints,
