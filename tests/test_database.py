@@ -23,9 +23,10 @@ from sqlalchemy import text
 # The stores put their tables into `metadata`.
 import holdfast.approval.store
 import holdfast.audit.store  # noqa: F401
-from holdfast.database import MAPPED_BYTES, Database, metadata
+from holdfast.database import Database, metadata
 from holdfast.errors import ConfigurationError, Unavailable
 from holdfast.migrations import HEAD, REVISIONS, VERSION_TABLE
+from holdfast.sqlite import MAPPED_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,7 +104,7 @@ def test_every_connection_is_durable_and_checks_foreign_keys(file: Path) -> None
 
 def test_a_connection_that_does_not_take_a_setting_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # As SQLite stays with `delete` on a file system that cannot do WAL; it has no page size of 77 either.
-    monkeypatch.setattr("holdfast.database._PRAGMAS", (("page_size", 77),))
+    monkeypatch.setattr("holdfast.sqlite._PRAGMAS", (("page_size", 77),))
     with pytest.raises(ConfigurationError, match="page_size=4096, expected 77: its file system cannot keep"):
         Database.open(url_of(file))
 

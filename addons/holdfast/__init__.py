@@ -18,6 +18,7 @@ The path of one request, and the reading order:
     settings      holdfast.yaml
     database      engine and transactions; brings the schema up to date with
     migrations    the schema, one Alembic revision after another
+    sqlite        its connections to SQLite: durable
     postgres      its connections to PostgreSQL: durable, given up in time
     certificates  a small authority for the listener, where none is given; what is wrong with a peer's certificate
     metrics       figures for Prometheus
@@ -30,7 +31,7 @@ The path of one request, and the reading order:
     cli           the `holdfast` command
 
 `cli` stands over `hooks | replay | console | witness`, these over the stages (no stage imports another), those over
-`kube`, over `settings | database | certificates | metrics | serving`, over `postgres`, over `exchange`, over `errors`;
-import-linter keeps it so. Only `hooks` and `credential.layer` import mitmproxy; only `database`, the stores and
-`migrations` import SQLAlchemy and Alembic.
+`kube`, over `settings | database | certificates | metrics | serving`, over `postgres | sqlite`, over `exchange`, over
+`errors`; import-linter keeps it so. Only `hooks` and `credential.layer` import mitmproxy; only `database`, the stores
+and `migrations` import SQLAlchemy and Alembic.
 """

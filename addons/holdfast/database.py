@@ -1,8 +1,7 @@
 """The one database: how it is opened, brought up to date, read and written.
 
-SQLite (the default) or Postgres, through SQLAlchemy Core. What is acknowledged must survive a power cut, so
-every SQLite connection runs in WAL mode with `synchronous=FULL` (https://www.sqlite.org/pragma.html) and is
-asked whether it really does; a file system that cannot do WAL is refused. What Postgres needs is in `postgres`.
+SQLite (the default) or Postgres, through SQLAlchemy Core. What each of them needs, so that what is acknowledged
+survives a power cut, is in `sqlite` and in `postgres`.
 
 Writing transactions start with BEGIN IMMEDIATE: one that reads first and writes later would otherwise fail with
 SQLITE_BUSY_SNAPSHOT, without waiting, whenever another process wrote in between
@@ -11,14 +10,10 @@ SQLITE_BUSY_SNAPSHOT, without waiting, whenever another process wrote in between
 
 from __future__ import annotations
 
-import os
-import sqlite3
-import time
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import (
     URL,
@@ -39,6 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as NoConnectionLeft
 
+from holdfast import sqlite
 from holdfast.errors import ConfigurationError, Internal, Unavailable
 from holdfast.migrations import HEAD, REVISIONS, VERSION_TABLE
 
@@ -50,7 +46,6 @@ if TYPE_CHECKING:
 
     Transaction = Callable[[], AbstractContextManager[Connection]]
 
-BUSY_TIMEOUT_MS = 5000
 IMMEDIATE = "holdfast_immediate"
 EXPECTED = "expected sqlite:///PATH or postgresql://USER@HOST/NAME."
 MIGRATION_LOCK = 0x686F6C64
@@ -61,35 +56,6 @@ metadata = MetaData()
 
 Code = String().with_variant(String(collation="C"), "postgresql")
 """Text that is compared byte by byte: identifiers, digests, times."""
-
-_PRAGMAS = (
-    ("journal_mode", "wal"),
-    ("synchronous", 2),
-    ("foreign_keys", 1),
-    ("busy_timeout", BUSY_TIMEOUT_MS),
-    # Pages that indexes touch again and again are written to the file once in 16 MiB of log, not once in 4.
-    ("wal_autocheckpoint", 4000),
-    # KiB of pages that a connection keeps: with SQLite's 2,000, a large index is read again at every commit.
-    ("cache_size", -32_768),
-)
-_READING_PRAGMAS = (("query_only", 1), ("busy_timeout", BUSY_TIMEOUT_MS))
-MAPPED_BYTES = 1 << 30
-"""So much of a file that is only read is read in place, not page by page (https://www.sqlite.org/mmap.html).
-
-A disk that fails then ends the process, so this is never done where calls are served.
-"""
-
-_MAP = f"PRAGMA mmap_size={MAPPED_BYTES}"
-_CAUSES = {
-    sqlite3.SQLITE_FULL: "the disk is full",
-    sqlite3.SQLITE_IOERR: "the disk reports an error",
-    sqlite3.SQLITE_IOERR_SHMSIZE: "the disk is full",
-    sqlite3.SQLITE_READONLY: "the file cannot be written",
-    sqlite3.SQLITE_CANTOPEN: "the file or its folder cannot be opened or written",
-    sqlite3.SQLITE_NOTADB: "the file is not a SQLite database",
-    sqlite3.SQLITE_CORRUPT: "the file is damaged",
-    sqlite3.SQLITE_BUSY: "another process keeps it locked",
-}
 
 
 class Moment(TypeDecorator[datetime]):
@@ -117,13 +83,15 @@ class Database:
     def open(cls, url: str, *, create: bool = True, deadline_seconds: float | None = None) -> Database:
         """Open the database at `url` for writing, make it if `create`, and migrate it to this version's schema.
 
-        With a deadline, a statement that Postgres has not answered by then fails (SQLite waits `BUSY_TIMEOUT_MS` for
-        a lock, and for nothing else); a migration takes as long as it takes. Several processes may open one database
-        at the same moment. Raises ConfigurationError.
+        With a deadline, a statement that Postgres has not answered by then fails (SQLite waits for a lock, as long as
+        `sqlite` says, and for nothing else); a migration takes as long as it takes. Several processes may open one
+        database at the same moment. Raises ConfigurationError.
         """
         location = _parse(url)
         if location.get_backend_name() == "sqlite":
-            _prepare_file(_path(location), create)
+            if not create:
+                _require_file(_path(location))
+            sqlite.prepare_file(_path(location))
         database = cls(_engine(location, read_only=False))
         database._check(location, database.writing, _migrate)
         if deadline_seconds is None:
@@ -135,8 +103,8 @@ class Database:
     def open_readonly(cls, url: str) -> Database:
         """Open the database at `url` so that nothing can be written. Raises ConfigurationError."""
         location = _parse(url)
-        if location.get_backend_name() == "sqlite" and not _path(location).exists():
-            raise _missing(_path(location))
+        if location.get_backend_name() == "sqlite":
+            _require_file(_path(location))
         database = cls(_engine(location, read_only=True))
         database._check(location, database.reading, _require_head)
         return database
@@ -164,13 +132,13 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """One transaction that sees one state of the database. Raises Unavailable when the store fails."""
-        with _unavailable("read"), self._engine.begin() as connection:
+        with self._unavailable("read"), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
         """One transaction that sees the same state for as long as it lasts. Raises Unavailable when the store fails."""
-        with _unavailable("read"), self._engine.connect() as connection:
+        with self._unavailable("read"), self._engine.connect() as connection:
             if self.dialect == "postgresql":
                 connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             with connection.begin():
@@ -179,46 +147,41 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """One transaction, durable when the block has ended. Raises Unavailable when the store fails."""
-        with _unavailable("written"), self._engine.connect() as connection:
+        with self._unavailable("written"), self._engine.connect() as connection:
             connection.execution_options(**{IMMEDIATE: True})
             with connection.begin():
                 yield connection
+
+    @contextmanager
+    def _unavailable(self, done: str) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            driver, cause = _driver(self.dialect), error.orig or error
+            failure = Internal if driver.is_refusal(cause) else Unavailable
+            raise failure(f"the audit database cannot be {done}: {driver.explain(cause)}") from error
+        except NoConnectionLeft as error:
+            raise Unavailable(f"the audit database cannot be {done}: every connection to it is in use") from error
 
     def close(self) -> None:
         """Close every connection that is not in use."""
         self._engine.dispose()
 
 
-def explain(error: DBAPIError) -> str:
-    """Say in a few words, without a full stop, why the database failed."""
-    code = getattr(error.orig, "sqlite_errorcode", None)
-    if code is not None:
-        return _CAUSES.get(code) or _CAUSES.get(code & 0xFF, str(error.orig))
-    if error.orig is None or isinstance(error.orig, sqlite3.Error):
-        return str(error.orig)
+class _Driver(Protocol):
+    """The module that knows one kind of database."""
+
+    def explain(self, error: BaseException) -> str: ...
+
+    def is_refusal(self, error: BaseException) -> bool: ...
+
+
+def _driver(dialect: str) -> _Driver:
+    if dialect == "sqlite":
+        return sqlite
     from holdfast import postgres
 
-    return postgres.explain(error.orig)
-
-
-@contextmanager
-def _unavailable(done: str) -> Iterator[None]:
-    try:
-        yield
-    except DBAPIError as error:
-        failure = Internal if _is_refusal(error) else Unavailable
-        raise failure(f"the audit database cannot be {done}: {explain(error)}") from error
-    except NoConnectionLeft as error:
-        raise Unavailable(f"the audit database cannot be {done}: every connection to it is in use") from error
-
-
-def _is_refusal(error: DBAPIError) -> bool:
-    """Whether the database is well, and what it was to write can never be written."""
-    if error.orig is None or isinstance(error.orig, sqlite3.Error):
-        return isinstance(error.orig, sqlite3.DataError)
-    from holdfast import postgres
-
-    return postgres.is_refusal(error.orig)
+    return postgres
 
 
 def _parse(url: str) -> URL:
@@ -253,53 +216,9 @@ def _shown(location: URL) -> str:
     return location.set(drivername="postgresql", query={}).render_as_string()
 
 
-def _missing(path: Path) -> ConfigurationError:
-    return ConfigurationError(f"{path}: there is no such database; `holdfast serve` makes it.")
-
-
-def _prepare_file(path: Path, create: bool) -> None:
-    """Make file (0600) and folder (0700) where they are missing, and see that they can be written.
-
-    A file that exists is never opened here: closing it would drop the locks that this process's own SQLite
-    connections hold on it (https://www.sqlite.org/howtocorrupt.html, section 2.2).
-    """
-    if not path.exists() and not create:
-        raise _missing(path)
-    try:
-        _create_file(path)
-    except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be made: {error.strerror}.") from error
-    for place in (path, path.parent):
-        if not os.access(place, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
-            raise ConfigurationError(f"{place}: cannot be written; its owner must be who runs Holdfast.")
-    _switch_to_wal(path)
-
-
-def _create_file(path: Path) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    except FileExistsError:
-        if not path.is_file():
-            raise
-
-
-def _switch_to_wal(path: Path) -> None:
-    """Turn WAL on, which the file remembers; two processes that do so at once need this patience.
-
-    SQLite answers the second one SQLITE_BUSY at once, whatever its busy_timeout.
-    """
-    give_up = time.monotonic() + BUSY_TIMEOUT_MS / 1000
-    while True:
-        try:
-            with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_MS / 1000)) as connection:
-                connection.execute("PRAGMA journal_mode=WAL")
-            return
-        except sqlite3.Error as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
-                failure = DBAPIError(None, None, error)
-                raise ConfigurationError(f"{path}: cannot be used: {explain(failure)}.") from error
-        time.sleep(0.01)
+def _require_file(path: Path) -> None:
+    if not path.exists():
+        raise ConfigurationError(f"{path}: there is no such database; `holdfast serve` makes it.")
 
 
 def _engine(location: URL, *, read_only: bool, deadline_seconds: float | None = None) -> Engine:
@@ -333,28 +252,13 @@ def _postgres_engine(location: URL, read_only: bool, deadline_seconds: float | N
 
 
 def _sqlite_engine(path: Path, read_only: bool) -> Engine:
-    file = f"file:{quote(str(path.absolute()))}"
-    mode = "ro" if read_only else "rw"
-    url = URL.create("sqlite", database=file, query={"mode": mode, "uri": "true"})
-    # Without isolation_level=None, Python's sqlite3 opens transactions itself, and only some of them.
-    engine = create_engine(url, hide_parameters=True, paramstyle="named", connect_args={"isolation_level": None})
-    pragmas = _READING_PRAGMAS if read_only else _PRAGMAS
-    event.listen(engine, "connect", lambda connection, _: _set_pragmas(connection, pragmas))
-    if read_only:
-        event.listen(engine, "connect", lambda connection, _: connection.execute(_MAP).close())
+    def connect(dialect: Dialect, record: Any, arguments: list[Any], parameters: dict[str, Any]) -> Any:
+        return sqlite.connect(path, read_only=read_only)
+
+    engine = create_engine(URL.create("sqlite", database=str(path)), hide_parameters=True, paramstyle="named")
+    event.listen(engine, "do_connect", connect)
     event.listen(engine, "begin", _begin)
     return engine
-
-
-def _set_pragmas(connection: sqlite3.Connection, pragmas: tuple[tuple[str, str | int], ...]) -> None:
-    for name, wanted in pragmas:
-        connection.execute(f"PRAGMA {name}={wanted}").close()
-        found = connection.execute(f"PRAGMA {name}").fetchone()[0]
-        if found != wanted:
-            raise ConfigurationError(
-                f"the audit database runs with {name}={found}, expected {wanted}: its file system cannot keep "
-                "what is acknowledged; choose a local disk."
-            )
 
 
 def _begin(connection: Connection) -> None:

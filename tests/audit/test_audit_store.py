@@ -275,7 +275,7 @@ def test_two_processes_write_one_database(database: Database, ledger: Ledger, fi
 def test_another_process_that_keeps_the_lock_is_named(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("holdfast.database._PRAGMAS", (("busy_timeout", 10),))
+    monkeypatch.setattr("holdfast.sqlite._PRAGMAS", (("busy_timeout", 10),))
     ledger = open_test_ledger(tmp_path, Database.open(f"sqlite:///{file}"))
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
