@@ -19,6 +19,7 @@ What it stands on:
     callers                  who called, as lists find them
     store                    the database; only there is SQL
     objects                  large payloads beside the database
+    s3                       keys to a bucket, of payloads or of anchors
 
 Removed from it, on record:
 

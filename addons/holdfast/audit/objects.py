@@ -26,6 +26,7 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, S3Store
 
 from holdfast.audit.payload import PIECE_BYTES
+from holdfast.audit.s3 import first_line, read_key
 from holdfast.errors import ConfigurationError, NotFound, Unavailable
 from holdfast.settings import read_file
 
@@ -49,7 +50,6 @@ _DAY = re.compile(r"(erasing-)?\d{4}-\d{2}-\d{2}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _ENDPOINT = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+/?")
-_KEY = re.compile(r"[!-~]+")
 _ANSWER = re.compile(r"<Code>(\w{1,64})</Code>")
 _REASONS = (
     (re.compile(r"credential provider: (ConfigurationError)"), "its keys cannot be read from their files"),
@@ -199,7 +199,7 @@ def _open_bucket(settings: Payloads, deadline_seconds: float) -> S3Store:
             **{name: value for name, value in options.items() if value is not None},  # type: ignore[arg-type]
         )
     except (BaseError, ValueError) as error:
-        raise ConfigurationError(f"audit.payloads: {_first_line(error)}.") from error
+        raise ConfigurationError(f"audit.payloads: {first_line(error)}.") from error
 
 
 def _open_keys(settings: Payloads) -> Callable[[], S3Credential] | None:
@@ -211,17 +211,10 @@ def _open_keys(settings: Payloads) -> Callable[[], S3Credential] | None:
     def read() -> S3Credential:
         # The library asks again for what has expired, ten times a second at most.
         expires_at = datetime.now(UTC)
-        return {"access_key_id": _read_key(access), "secret_access_key": _read_key(secret), "expires_at": expires_at}
+        return {"access_key_id": read_key(access), "secret_access_key": read_key(secret), "expires_at": expires_at}
 
     read()
     return read
-
-
-def _read_key(file: Path) -> str:
-    key = read_file(file).decode("ascii", "replace").strip()
-    if not _KEY.fullmatch(key):
-        raise ConfigurationError(f"{file}: holds no key; expected one line without white space.")
-    return key
 
 
 def _require(value: str | None, pattern: re.Pattern[str], name: str, expected: str) -> None:
@@ -266,8 +259,4 @@ def _explain(error: Exception) -> str:
     """Without the server's text and the library's own, which are long and quote the request."""
     told = str(error)
     found = ((pattern.search(told), reason) for pattern, reason in _REASONS)
-    return next((reason.format(match[1]) for match, reason in found if match), _first_line(error))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".")
+    return next((reason.format(match[1]) for match, reason in found if match), first_line(error))

@@ -283,7 +283,7 @@ def test_a_wrong_key_is_refused_and_stays_unsaid(open_anchor: Open, tmp_path: Pa
 
 def test_keys_are_read_again_when_they_rotate(open_anchor: Open, s3: S3Server, tmp_path: Path) -> None:
     anchor = open_anchor()
-    (tmp_path / "secret").write_text("rotated, and wrong")
+    (tmp_path / "secret").write_text("rotated-and-wrong")
     with pytest.raises(ConfigurationError, match="SignatureDoesNotMatch"):
         anchor.check()
     (tmp_path / "secret").write_text(s3.secret_key)

@@ -27,6 +27,7 @@ from minio.retention import Retention
 
 from holdfast.audit.anchors.layout import checkpoint_path
 from holdfast.audit.checkpoint import parse_checkpoint
+from holdfast.audit.s3 import first_line, read_key
 from holdfast.errors import ConfigurationError, Unavailable
 from holdfast.settings import read_file
 
@@ -114,7 +115,7 @@ class BucketAnchor:
             _raise_if_final(error, self._bucket)
             raise Unavailable(f"bucket {self._bucket}: {error.code}: {error.message}") from error
         except (MinioException, urllib3.exceptions.HTTPError, OSError, ValueError, SyntaxError) as error:
-            raise Unavailable(f"bucket {self._bucket}: {_first_line(error)}") from error
+            raise Unavailable(f"bucket {self._bucket}: {first_line(error)}") from error
 
 
 class Keys(Provider):
@@ -129,7 +130,7 @@ class Keys(Provider):
         try:
             if access_key_file is None or secret_key_file is None:
                 return EnvAWSProvider().retrieve()
-            return Credentials(_read_key(access_key_file), _read_key(secret_key_file))
+            return Credentials(read_key(access_key_file), read_key(secret_key_file))
         except ValueError as error:
             raise ConfigurationError(
                 "audit.anchors.bucket: there are no credentials; set accessKeyFile and secretKeyFile, or the variables "
@@ -157,9 +158,7 @@ def open_bucket(settings: Bucket) -> BucketAnchor:
             credentials=Keys(settings.access_key_file, settings.secret_key_file),
         )
     except ValueError as error:
-        raise ConfigurationError(
-            f"audit.anchors.bucket.endpoint: {settings.endpoint}: {_first_line(error)}."
-        ) from error
+        raise ConfigurationError(f"audit.anchors.bucket.endpoint: {settings.endpoint}: {first_line(error)}.") from error
     return BucketAnchor(client, settings.bucket, settings.prefix, settings.retain_days)
 
 
@@ -174,11 +173,3 @@ def _raise_if_final(error: S3Error, bucket: str) -> None:
             "object lock, and a key that may GetBucketObjectLockConfiguration, PutObject, PutObjectRetention and "
             "GetObjectRetention."
         ) from error
-
-
-def _read_key(file: Path) -> str:
-    return read_file(file).decode("ascii", "replace").strip()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".")
