@@ -10,6 +10,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import event, text
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from holdfast.audit.keys import EpochKey
     from holdfast.audit.record import Leaf
     from holdfast.audit.store.ledger import LogRow
+    from services.postgres import PostgresServer
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -592,6 +594,52 @@ def test_nothing_is_signed_with_a_key_whose_time_is_over(
     assert ledger.row.epoch == ending.epoch + 1
     assert store.find_log(ending.origin) == ending
     assert verdict(database, tmp_path) == set()
+
+
+def test_a_log_that_cannot_be_closed_is_told(
+    database: Database,
+    store: LedgerStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(self: LedgerStore, batch: Any) -> None:
+        raise Unavailable("the disk is full")
+
+    ledger = open_test_ledger(tmp_path, database)
+    with monkeypatch.context() as patched:
+        patched.setattr(LedgerStore, "commit", fail)
+        ledger.close("the command is over")
+    assert [record.getMessage() for record in caplog.records] == [
+        "the log holdfast/test/gw/1 could not be closed, retention keeps its day until another goes on from it: "
+        "the disk is full"
+    ]
+    assert open_test_ledger(tmp_path, database).row.origin == ledger.row.origin
+    assert verdict(database, tmp_path) == set()
+
+
+def test_partitions_that_cannot_be_made_are_told_once(
+    postgres: PostgresServer, postgres_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Database.open(postgres_url).close()
+    name = postgres_url.rpartition("/")[2]
+    with closing(psycopg.connect(postgres_url, autocommit=True)) as connection:
+        for statement in (
+            "CREATE ROLE writer LOGIN PASSWORD 'secret'",
+            "GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO writer",
+            "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO writer",
+        ):
+            connection.execute(statement)
+    with closing(Database.open(postgres.url(name, "writer", "secret"))) as database:
+        ledger = open_test_ledger(tmp_path, database, epoch_records=2, clock=Hands())
+        for _ in range(6):
+            assert isinstance(ledger.write([entry()])[0], Receipt)
+        assert ledger.row.epoch > 2
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told == (
+        f"the partitions of {ledger.row.day} cannot be made, its rows go to the common ones, which retention empties "
+        "row by row: the audit database cannot be written: the role may not do that"
+    )
 
 
 def test_a_head_file_that_cannot_be_written_leaves_the_ledger_as_the_database_has_it(

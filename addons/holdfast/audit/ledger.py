@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -171,9 +170,15 @@ class Ledger:
         """Let go of the log; with a reason, end it with a `close` record."""
         if reason and self._row.closed_at is None:
             clock = self._clock()
-            with suppress(Unavailable):
+            try:
                 self._settle_doubt()
                 self._commit([_closing(clock, reason)], clock, closes=True)
+            except Unavailable as error:
+                log.warning(
+                    "the log %s could not be closed, retention keeps its day until another goes on from it: %s",
+                    self._row.origin,
+                    error,
+                )
         if self._head_file:
             self._head_file.close()
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
@@ -46,6 +46,8 @@ PARTITION_LOCK = 0x686F6C65
 
 PARTITION_PATIENCE_MS = 1000
 """A partition needs its table for itself alone, and whoever comes meanwhile waits, the other gateways too."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,7 @@ class LedgerStore:
         self._database = database
         self._pieces = pieces
         self._known_callers: set[str] = set()
+        self._unpartitioned = ""
         dialect = postgresql if database.dialect == "postgresql" else sqlite
         put_calls = dialect.insert(calls)
         derived = {column.name: put_calls.excluded[column.name] for column in calls.c if not column.primary_key}
@@ -159,10 +162,28 @@ class LedgerStore:
         """
         begun = self._add_log(row)
         for day in (row.day, _day_after(row.day)):
-            # While somebody reads all of a table no partition can be made; then the day's rows go to the common one.
-            with suppress(Unavailable), self._database.writing() as connection:
-                make_partitions(connection, day)
+            self._partition(day)
         return begun
+
+    def _partition(self, day: str) -> None:
+        """Make a day's partitions, or say why not, once for each cause: then its rows go to the common ones.
+
+        So it is while somebody reads all of a table, and where the role may not make them.
+        """
+        try:
+            with self._database.writing() as connection:
+                make_partitions(connection, day)
+        except Unavailable as error:
+            if str(error) != self._unpartitioned:
+                log.warning(
+                    "the partitions of %s cannot be made, its rows go to the common ones, which retention empties row "
+                    "by row: %s",
+                    day,
+                    error,
+                )
+            self._unpartitioned = str(error)
+        else:
+            self._unpartitioned = ""
 
     def _add_log(self, row: LogRow) -> LogRow:
         values = asdict(row)
