@@ -22,6 +22,7 @@ The path of one request, and the reading order:
     postgres      its connections to PostgreSQL: durable, given up in time
     certificates  a small authority for the listener, where none is given; what is wrong with a peer's certificate
     metrics       figures for Prometheus
+    clients       what our own HTTP clients have in common
     serving       what the processes that serve HTTP of our own have in common
     hooks         one thin mitmproxy hook class per stage; fail_closed; `holdfast serve`; flowfile, the record as a
                   mitmproxy flow file
@@ -31,7 +32,7 @@ The path of one request, and the reading order:
     cli           the `holdfast` command
 
 `cli` stands over `hooks | replay | console | witness`, these over the stages (no stage imports another), those over
-`kube`, over `settings | database | certificates | metrics | serving`, over `postgres | sqlite`, over `exchange`, over
-`errors`; import-linter keeps it so. Only `hooks` and `credential.layer` import mitmproxy; only `database`, the stores
-and `migrations` import SQLAlchemy and Alembic.
+`kube`, over `settings | database | certificates | clients | metrics | serving`, over `postgres | sqlite`, over
+`exchange`, over `errors`; import-linter keeps it so. Only `hooks` and `credential.layer` import mitmproxy; only
+`database`, the stores and `migrations` import SQLAlchemy and Alembic.
 """

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from holdfast.certificates import find_certificate_error
+from holdfast.clients import NEARBY
 from holdfast.errors import ConfigurationError
 from holdfast.identity.serialization import parse_object
 
@@ -75,8 +76,7 @@ async def _open_client(issuer: Issuer) -> httpx.AsyncClient:
         follow_redirects=True,
         max_redirects=MAX_REDIRECTS,
         event_hooks={"request": [_require_https]},
-        # An issuer on this machine is never behind the proxy that the environment may name (Go's rule too).
-        mounts={"all://127.0.0.1": None, "all://[::1]": None, "all://localhost": None},
+        mounts=NEARBY,
         # Uncompressed, so that the bound on what is read bounds what is held.
         headers={"Accept": "application/json", "Accept-Encoding": "identity"},
     )

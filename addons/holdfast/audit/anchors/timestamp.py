@@ -30,6 +30,7 @@ from rfc3161_client import (
 from holdfast.audit.anchors.layout import TIMESTAMP_REPLY, checkpoint_path
 from holdfast.audit.checkpoint import parse_checkpoint
 from holdfast.certificates import find_certificate_error, write_private
+from holdfast.clients import NEARBY
 from holdfast.errors import ConfigurationError, HoldfastError, Unavailable
 from holdfast.settings import read_file
 
@@ -117,9 +118,7 @@ def open_timestamp(settings: Timestamp) -> TimestampAnchor:
     authority = load_authority(settings.certificate_authority)
     trust = ssl.create_default_context()
     trust.load_verify_locations(settings.certificate_authority)
-    # An authority on this machine is never behind the proxy that the environment may name (Go's rule too).
-    near = {"all://127.0.0.1": None, "all://[::1]": None, "all://localhost": None}
-    client = httpx.Client(verify=trust, timeout=TIMEOUT_SECONDS, mounts=near)
+    client = httpx.Client(verify=trust, timeout=TIMEOUT_SECONDS, mounts=NEARBY)
     return TimestampAnchor(settings.url, authority, settings.folder, client, settings.interval_seconds)
 
 

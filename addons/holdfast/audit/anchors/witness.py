@@ -28,6 +28,7 @@ from holdfast.audit.note import (
     parse_verifier,
     write_note,
 )
+from holdfast.clients import NEARBY
 from holdfast.errors import ConfigurationError, Unavailable
 
 if TYPE_CHECKING:
@@ -184,6 +185,4 @@ def open_client(settings: Witness) -> httpx.Client:
         context = ssl.create_default_context(cafile=authority)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{authority}: is not a CA certificate (PEM): {error}.") from error
-    # A witness on this machine is never behind the proxy that the environment may name.
-    near = {"all://127.0.0.1": None, "all://[::1]": None, "all://localhost": None}
-    return httpx.Client(verify=context, timeout=TIMEOUT_SECONDS, mounts=near)
+    return httpx.Client(verify=context, timeout=TIMEOUT_SECONDS, mounts=NEARBY)
