@@ -16,7 +16,7 @@ from audit.crashing import Acknowledged, find_losses
 from audit.entries import entry, new_id, open_test_ledger
 from holdfast.audit.receipt import Receipt
 from holdfast.audit.record import Kind, decode
-from holdfast.audit.store import LedgerStore
+from holdfast.audit.store import AuditStore, LedgerStore
 from holdfast.audit.writer import AuditWriter
 from holdfast.database import MIGRATION_LOCK, Database
 from holdfast.errors import ConfigurationError, Internal, Unavailable
@@ -64,6 +64,40 @@ def test_commits_wait_for_the_disk_whatever_the_server_s_default(postgres: Postg
     with database.writing() as connection:
         assert connection.execute(text("SHOW synchronous_commit")).scalar() == "on"
     database.close()
+
+
+def test_a_schema_in_the_way_and_temporary_tables_change_nothing_that_is_read_or_written(
+    postgres: PostgresServer, postgres_url: str, tmp_path: Path
+) -> None:
+    with closing(Database.open(postgres_url)) as database:
+        open_test_ledger(tmp_path, database).write([entry()])
+    name = postgres_url.rpartition("/")[2]
+    postgres.execute("CREATE SCHEMA fake", name)
+    for table in ("calls", "records", "holdfast_version"):
+        postgres.execute(f"CREATE TABLE fake.{table} (LIKE public.{table})", name)  # type: ignore[arg-type]
+    postgres.execute(f"ALTER ROLE holdfast IN DATABASE {name} SET search_path = fake, public")  # type: ignore[arg-type]
+    with closing(Database.open_readonly(postgres_url)) as database:
+        assert len(list(AuditStore(database).iter_calls())) == 1
+    with closing(Database.open(postgres_url)) as database, database.writing() as connection:
+        connection.execute(text("CREATE TEMPORARY TABLE calls (LIKE calls)"))
+        assert connection.execute(text("SELECT count(*) FROM calls")).scalar() == 1
+        connection.execute(text("UPDATE calls SET verdict = 'denied'"))
+        assert connection.execute(text("SELECT count(*) FROM pg_temp.calls")).scalar() == 0
+    assert postgres.execute("SELECT verdict FROM public.calls", name) == [("denied",)]
+
+
+def test_a_record_in_another_schema_is_not_begun_anew_and_the_url_may_name_it(
+    postgres: PostgresServer, postgres_url: str
+) -> None:
+    postgres.execute("CREATE SCHEMA mine", postgres_url.rpartition("/")[2])
+    named = f"{postgres_url}?options=-csearch_path%3Dmine,pg_temp"
+    Database.open(named).close()
+    for open_it in (Database.open, Database.open_readonly):
+        with pytest.raises(ConfigurationError, match=r"in the schema mine; add \?options=-csearch_path%3Dmine,pg_temp"):
+            open_it(postgres_url)
+    Database.open_readonly(named).close()
+    postgres.execute("CREATE SCHEMA second", postgres_url.rpartition("/")[2])
+    Database.open(f"{postgres_url}?options=-csearch_path%3Dsecond,pg_temp").close()
 
 
 def test_a_wrong_password_is_one_sentence_without_it(postgres: PostgresServer) -> None:

@@ -12,7 +12,7 @@ import pytest
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
 
-from holdfast.postgres import BoundedConnection, explain, is_disturbed
+from holdfast.postgres import SEARCH_PATH, BoundedConnection, explain, is_disturbed
 from holdfast.postgres import connect as connect_to
 from testcluster.processes import free_ports
 
@@ -63,6 +63,23 @@ def test_what_the_url_says_of_the_connection_stays(postgres_url: str) -> None:
         assert setting(connection, "work_mem") == "3MB"
         assert setting(connection, "statement_timeout") == "0"
         assert setting(connection, "application_name") == "mine"
+
+
+def test_tables_are_looked_for_in_one_schema_whatever_the_role_s_own_path(
+    postgres: PostgresServer, postgres_url: str
+) -> None:
+    name = postgres_url.rpartition("/")[2]
+    postgres.execute(f"ALTER DATABASE {name} SET search_path = fake, public")  # type: ignore[arg-type]
+    postgres.execute(f"ALTER ROLE holdfast IN DATABASE {name} SET search_path = faker, public")  # type: ignore[arg-type]
+    with closing(connect(postgres_url)) as connection:
+        assert setting(connection, "search_path") == SEARCH_PATH == "public,pg_temp"
+
+
+def test_the_url_may_choose_the_schema_and_not_the_limits(postgres_url: str) -> None:
+    options = "-c search_path=mine,pg_temp -c statement_timeout=77"
+    with closing(connect(postgres_url, options=options)) as connection:
+        assert setting(connection, "search_path") == "mine,pg_temp"
+        assert setting(connection, "statement_timeout") == "0"
 
 
 def test_a_server_that_stands_still_is_given_up(postgres_url: str) -> None:

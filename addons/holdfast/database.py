@@ -298,6 +298,8 @@ def _require_head(connection: Connection, shown: str) -> None:
 def _revision(connection: Connection, shown: str) -> str | None:
     tables = inspect(connection).get_table_names()
     if VERSION_TABLE not in tables:
+        if connection.dialect.name == "postgresql":
+            _require_no_other_schema(connection, shown)
         if tables:
             raise ConfigurationError(f"{shown}: is another program's database; Holdfast needs one of its own.")
         return None
@@ -307,3 +309,18 @@ def _revision(connection: Connection, shown: str) -> str | None:
             f"{shown}: was made by a newer Holdfast (schema {revision}; this one knows {HEAD}); upgrade Holdfast."
         )
     return None if revision is None else str(revision)
+
+
+def _require_no_other_schema(connection: Connection, shown: str) -> None:
+    """See that no schema but ours has a record, unless the URL chose the schema: or it would go on in two places."""
+    from holdfast.postgres import SEARCH_PATH
+
+    query = text(
+        "SELECT relnamespace::regnamespace::text FROM pg_class WHERE relname = :table AND relpersistence = 'p' "
+        "AND current_setting('search_path') = :ours"
+    )
+    schema = connection.execute(query, {"table": VERSION_TABLE, "ours": SEARCH_PATH}).scalar()
+    if schema is not None:
+        raise ConfigurationError(
+            f"{shown}: its record is in the schema {schema}; add ?options=-csearch_path%3D{schema},pg_temp to the URL."
+        )

@@ -30,6 +30,13 @@ CONNECT_SECONDS = 3
 GRACE_SECONDS = 1.0
 """How much longer we wait than the server may take, so that it can say itself why it did not."""
 
+SEARCH_PATH = "public,pg_temp"
+"""Where tables are looked for unless the URL's `options` say so: in one schema, and temporary ones last.
+
+As a parameter of the connection it goes before what was set for the role or the database, whose `search_path` could
+show other tables of the same names (https://www.postgresql.org/docs/current/ddl-schemas.html#DDL-SCHEMAS-PATTERNS).
+"""
+
 _LASTING: dict[str, Any] = {
     "application_name": "holdfast",
     "connect_timeout": CONNECT_SECONDS,
@@ -46,6 +53,7 @@ _STATES = {
     "28": "the server does not let this role in",
     "28P01": "the server does not accept the password",
     "3D000": "the server has no such database",
+    "3F000": "the database has no such schema",
     "40": "other transactions were in the way",
     "42501": "the role may not do that",
     "42P01": "a table is missing",
@@ -119,9 +127,10 @@ def connect(parameters: Mapping[str, Any], *, deadline_seconds: float | None, is
     """
     limit = 0 if deadline_seconds is None else max(1, int(deadline_seconds * 1000))
     limits = " ".join(f"-c {name}={limit}" for name in _LIMITS)
-    chosen: dict[str, Any] = _LASTING | ({"tcp_user_timeout": limit} if limit else {}) | dict(parameters)
-    chosen["options"] = f"{parameters.get('options', '')} {limits}".strip()
-    connection = BoundedConnection.connect(**chosen)
+    # The last of several wins: the URL may choose the schema, not the limits.
+    options = f"-c search_path={SEARCH_PATH} {parameters.get('options', '')} {limits}"
+    lasting = _LASTING | ({"tcp_user_timeout": limit} if limit else {})
+    connection = BoundedConnection.connect(**(lasting | dict(parameters) | {"options": options}))
     if deadline_seconds is not None:
         connection.patience_seconds = deadline_seconds + GRACE_SECONDS
     try:
