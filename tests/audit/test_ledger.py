@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import event, text
 
 from audit.entries import entry, new_id, open_test_ledger, record
-from holdfast.audit.checkpoint import open_checkpoint, parse_checkpoint
+from holdfast.audit.checkpoint import Origin, open_checkpoint, parse_checkpoint
 from holdfast.audit.head import HeadFile
 from holdfast.audit.keys import EPOCH_KEY_DAYS, ROLES, KeyFolder, parse_certificate
 from holdfast.audit.ledger import Ledger, Writer
-from holdfast.audit.note import decode_base64
+from holdfast.audit.note import KeyName, decode_base64
 from holdfast.audit.receipt import Receipt
 from holdfast.audit.record import Entry, Kind, decode, timestamp
 from holdfast.audit.sequence import NO_HASH, Clock
@@ -333,6 +334,22 @@ def test_a_database_that_was_put_back_is_gone_on_with_once_somebody_says_why(
     assert (start.gap, start.previous_size) == ("the disk failed", size)
     # Where nothing is left, somebody took log 1 away, whoever says why.
     assert counts(database, tmp_path) == {"gap", *(() if size else ("chain-broken",))}
+
+
+@pytest.mark.parametrize("epoch", ["9" * 5000, "9" * 30, "٣", "0", "07"])
+def test_a_remembered_log_of_no_possible_number_is_nothing_to_count_from(
+    database: Database, store: LedgerStore, tmp_path: Path, epoch: str
+) -> None:
+    ledger = open_test_ledger(tmp_path, database)
+    ledger.close()
+    checkpoint = parse_checkpoint(store.latest_note(ledger.row))[0]
+    text = replace(checkpoint, origin=Origin(KeyName(f"holdfast/test/gw/{epoch}"))).text()
+    (tmp_path / "gw.head").write_text(text, "utf-8")
+    with pytest.raises(ConfigurationError, match=r"not as this gateway left it|is damaged|cannot be read"):
+        open_test_ledger(tmp_path, database)
+    HeadFile(tmp_path / "gw.head").write_gap("somebody wrote into the head file")
+    assert open_test_ledger(tmp_path, database).row.epoch == 2
+    assert verdict(database, tmp_path) == {"gap"}
 
 
 def test_a_gateway_that_is_given_another_name_begins_logs_of_that_name(

@@ -12,6 +12,7 @@ Blocking: the writer calls it on its thread.
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 import time
 from dataclasses import dataclass, replace
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from holdfast.audit.payload import Body
     from holdfast.audit.sequence import Placed
     from holdfast.audit.store.ledger import LedgerStore
+
+_EPOCH = re.compile(r"[1-9][0-9]{0,8}")
+"""What a log's name may end with (see `keys.Certificate.covers`); a head file can be edited to say anything else."""
 
 log = logging.getLogger(__name__)
 
@@ -277,7 +281,7 @@ class Ledger:
         that was put back lacks logs whose checkpoints are known elsewhere.
         """
         name, _, number = (remembered.origin if remembered else "").rpartition("/")
-        known = int(number) if f"{name}/" == self._name and number.isdecimal() else 0
+        known = int(number) if f"{name}/" == self._name and _EPOCH.fullmatch(number) else 0
         latest = self._store.last_log(self._writer.name, or_empty=True)
         if latest is None:
             return known + 1
