@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from audit.entries import entry
 from console.world import World, make_world
-from holdfast.audit.keys import KeyFolder
+from holdfast.audit.keys import CONSOLE, KeyFolder
 from holdfast.audit.opening import open_ledger
 from holdfast.audit.record import decode
 from holdfast.audit.store import LedgerStore
@@ -21,9 +22,9 @@ from holdfast.cli import app
 from holdfast.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from click.testing import Result
+
+    from holdfast.audit.store.ledger import LogRow
 
 runner = CliRunner()
 
@@ -104,6 +105,24 @@ def test_show_tells_no_private_key(world: World, output: str) -> None:
     assert "PRIVATE" not in told
 
 
+def lose_the_end(world: World, log: LogRow) -> None:
+    """Put the database back to where the log had one record."""
+    (first, *_) = LedgerStore(world.database).leaves(log)
+    with world.database.writing() as connection:
+        connection.exec_driver_sql("DELETE FROM records WHERE log = ? AND seq > 0", (log.id,))
+        root = root_of([hash_leaf(first)]).hex()
+        connection.exec_driver_sql("UPDATE logs SET size = 1, root = ? WHERE id = ?", (root, log.id))
+        connection.exec_driver_sql("DELETE FROM checkpoints WHERE log = ? AND size > 1", (log.id,))
+
+
+def write_and_lose(world: World, role: str = "") -> None:
+    """A record that the gateway has written, and the database lacks."""
+    ledger = open_ledger(world.settings, world.database, role)
+    ledger.write([entry()])
+    ledger.close()
+    lose_the_end(world, ledger.row)
+
+
 def test_accept_lets_a_database_that_was_put_back_be_gone_on_with(world: World) -> None:
     ledger = open_ledger(world.settings, world.database)
     ledger.write([entry()])
@@ -111,12 +130,7 @@ def test_accept_lets_a_database_that_was_put_back_be_gone_on_with(world: World) 
     busy = run(world, "accept", "--reason", "restored", "--yes")
     assert (busy.exit_code, "another Holdfast process" in busy.stderr) == (2, True)
     ledger.close()
-    (first, *_) = LedgerStore(world.database).leaves(written)
-    with world.database.writing() as connection:
-        connection.exec_driver_sql("DELETE FROM records WHERE seq > 0")
-        root = root_of([hash_leaf(first)]).hex()
-        connection.exec_driver_sql("UPDATE logs SET size = 1, root = ?", (root,))
-        connection.exec_driver_sql("DELETE FROM checkpoints WHERE size > 1")
+    lose_the_end(world, written)
     with pytest.raises(ConfigurationError, match="not as this gateway left it"):
         open_ledger(world.settings, world.database)
     assert run(world, "accept", "--reason", "restored").exit_code == 1
@@ -129,7 +143,7 @@ def test_accept_lets_a_database_that_was_put_back_be_gone_on_with(world: World) 
 
 
 def test_the_record_tells_the_reason_for_a_gap_once(world: World) -> None:
-    open_ledger(world.settings, world.database).close()
+    write_and_lose(world)
     assert run(world, "accept", "--reason", "restored", "--yes").exit_code == 0
     for _ in range(2):
         open_ledger(world.settings, world.database).close()
@@ -137,6 +151,39 @@ def test_the_record_tells_the_reason_for_a_gap_once(world: World) -> None:
     told = [decode(leaf).record.start for log in store.all_logs() for leaf in store.leaves(log)]
     gaps = [start.gap for start in told if start is not None]
     assert [gap.partition(" (before: ")[0] for gap in gaps] == ["", "restored", ""]
+
+
+def test_there_is_nothing_to_accept_of_a_database_that_has_everything(world: World) -> None:
+    open_ledger(world.settings, world.database).close()
+    open_ledger(world.settings, world.database, CONSOLE).close()
+    refused = run(world, "accept", "--reason", "restored", "--yes")
+    told = "holdfast: the database has all that the gateway wrote; there is nothing to accept\n"
+    assert (refused.exit_code, refused.stderr) == (1, told)
+    assert list(world.settings.state_dir.glob("*.gap")) == []
+    write_and_lose(world, CONSOLE)
+    assert run(world, "accept", "--reason", "restored", "--yes").exit_code == 0
+    assert [file.name for file in world.settings.state_dir.glob("*.gap")] == ["audit.console.head.gap"]
+
+
+def test_what_was_accepted_can_be_taken_back_until_the_next_start(world: World) -> None:
+    write_and_lose(world)
+    told = run(world, "accept", "--reason", "restored", "--yes").stderr.splitlines()[-1]
+    before, _, file = told.partition("rm ")
+    assert before == "to take it back before then: "
+    Path(file).unlink()
+    with pytest.raises(ConfigurationError, match="not as this gateway left it"):
+        open_ledger(world.settings, world.database)
+
+
+@pytest.mark.parametrize("reason", ["", "  "])
+def test_a_reason_that_goes_on_record_says_something(world: World, reason: str) -> None:
+    write_and_lose(world)
+    for command in (("accept",), ("erase", "--user", "agent")):
+        refused = run(world, *command, "--reason", reason, "--yes")
+        assert (refused.exit_code, refused.stderr) == (
+            2,
+            "holdfast: --reason: expected why; it goes into the record.\n",
+        )
 
 
 def test_a_damaged_head_file_can_be_accepted(world: World) -> None:

@@ -10,15 +10,20 @@ from __future__ import annotations
 import fcntl
 import os
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from holdfast.audit.checkpoint import Checkpoint, parse_checkpoint_text
+from holdfast.audit.keys import CONSOLE
 from holdfast.audit.note import BadNote
+from holdfast.audit.tree import Frontier, hash_leaf
 from holdfast.certificates import write_private
 from holdfast.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from holdfast.audit.store.ledger import LedgerStore
 
 FILE_BYTES = 512
 """One sector: written in one piece."""
@@ -37,12 +42,18 @@ class HeadFile:
 
         Raises ConfigurationError.
         """
-        known = self.file.exists()
         self.lock()
-        if not known:
-            return None
+        return self.read()
+
+    def read(self) -> Checkpoint | None:
+        """Return what was remembered, or None when there is nothing; a process that writes may get ahead of it.
+
+        Raises ConfigurationError.
+        """
         try:
             text = self.file.read_text("ascii").rstrip(" ")
+        except FileNotFoundError:
+            return None
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"{self.file}: cannot be read: {error}.") from error
         if not text:
@@ -99,3 +110,28 @@ class HeadFile:
         """The gap is in the record now."""
         with suppress(FileNotFoundError):
             self.gap_file.unlink()
+
+
+def find_heads(state_dir: Path) -> list[HeadFile]:
+    """What the gateway of this `stateDir` and its approvals API remember, as far as they were ever started."""
+    files = (state_dir / f"audit{role}.head" for role in ("", CONSOLE))
+    return [HeadFile(file) for file in files if file.exists()]
+
+
+def find_lack(store: LedgerStore, remembered: Checkpoint) -> str:
+    """Say what a database lacks of what is remembered of a log; empty when it has all. What was added since is no lack.
+
+    Raises Unavailable.
+    """
+    row = store.find_log(remembered.origin)
+    if row is None:
+        return f"it lacks the log {remembered.origin}, which had {remembered.size} records"
+    if row.dropped_at is not None:
+        return ""
+    tree = Frontier()
+    for leaf in islice(store.leaves(row), remembered.size):
+        tree.add(hash_leaf(leaf))
+    if Checkpoint(row.origin, tree.size, tree.root()) == remembered:
+        return ""
+    now = f"{tree.size}" if tree.size < remembered.size else f"{tree.size}, other ones"
+    return f"the log {row.origin} had {remembered.size} records when it was last written and now has {now}"

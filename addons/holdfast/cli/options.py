@@ -46,6 +46,13 @@ def read_settings(config: Path | None) -> Settings:
     return load_settings(config)
 
 
+def require_reason(reason: str) -> str:
+    """Return the value of a --reason that goes on record. Raises ConfigurationError when it says nothing."""
+    if not reason.strip():
+        raise ConfigurationError("--reason: expected why; it goes into the record.")
+    return reason.strip()
+
+
 def parse_address(listen: str) -> tuple[str, int]:
     """Read HOST:PORT, the value of --listen. Raises ConfigurationError."""
     host, _, port = listen.rpartition(":")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from holdfast.cli.audit.maintenance import RequestedBy, describe_unattributed, open_eraser, print_unattributed
-from holdfast.cli.options import ConfigFile, OutputFormat, parse_since, read_settings
+from holdfast.cli.options import ConfigFile, OutputFormat, parse_since, read_settings, require_reason
 from holdfast.cli.output import Output, print_value, show_count
 from holdfast.errors import ConfigurationError
 
@@ -45,8 +45,7 @@ def erase(
     from holdfast.audit.maintenance import run_erasure
 
     wanted = _wanted(user, issuer, call, since, until)
-    if not reason.strip():
-        raise ConfigurationError("--reason: expected why; it goes into the record.")
+    reason = require_reason(reason)
     settings = read_settings(config)
     with ExitStack() as stack:
         store, eraser = open_eraser(settings, requested_by, stack)

@@ -6,19 +6,23 @@ And `holdfast audit accept`, for a database that was put back on purpose.
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.cli.options import ConfigFile, OutputFormat, read_settings
+from holdfast.cli.options import ConfigFile, OutputFormat, read_settings, require_reason
 from holdfast.cli.output import Output, print_pairs, print_value
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from holdfast.audit.checkpoint import Checkpoint
     from holdfast.audit.head import HeadFile
     from holdfast.audit.keys import KeyFolder
+    from holdfast.audit.store.ledger import LedgerStore
     from holdfast.settings import Settings
 
 app = typer.Typer(help="The keys that sign the record.", no_args_is_help=True)
@@ -103,53 +107,59 @@ def accept(
     """Let the gateway go on with a database that is behind what it wrote, as one that was put back from a backup.
 
     The gateway refuses such a database by itself. After this it begins a new log whose first record tells the
-    reason and what it remembered; `holdfast audit verify` reports the gap, and what is gone if it was anchored.
+    reason and what it remembered; `holdfast audit verify` reports the gap, and what is gone if it was anchored. Until
+    that start it can be taken back: remove the file that this command names (audit.head.gap).
 
     \b
     Example:
       holdfast audit accept --reason "restored the backup of 2026-01-31 after the disk failed"
     """
-    from holdfast.audit.keys import CONSOLE
+    from holdfast.audit.head import find_heads
+    from holdfast.audit.store.ledger import LedgerStore
+    from holdfast.database import Database
+    from holdfast.errors import Conflict
 
+    reason = require_reason(reason)
     settings = read_settings(config)
-    heads = [_head(settings, role) for role in ("", CONSOLE)]
-    try:
-        told = [(head, _remembered(head)) for head in heads if head.file.exists()]
-        remembered = [f"{known.origin} of {known.size} records" for _, known in told if known is not None]
-        typer.echo(f"What was written last: {', '.join(remembered) or 'nothing'}.", err=True)
+    heads = find_heads(settings.state_dir)
+    with ExitStack() as stack:
+        for head in heads:
+            stack.callback(head.close)
+            head.lock()
+        database = stack.enter_context(closing(Database.open_readonly(settings.database_url)))
+        gaps = [(head, known) for head in heads for known in _find_gaps(head, LedgerStore(database))]
+        if not gaps:
+            raise Conflict("the database has all that the gateway wrote; there is nothing to accept")
         if not yes and not (sys.stdin.isatty() and typer.confirm("Go on without it?", err=True)):
             typer.echo("nothing was changed; give --yes where nobody can be asked", err=True)
             raise typer.Exit(1)
-        for head, known in told:
+        for head, known in gaps:
             head.write_gap(reason if known is None else f"{reason} (before: {known.origin}, {known.size} records)")
-    finally:
-        for head in heads:
-            head.close()
+    files = " ".join(str(head.gap_file) for head, _ in gaps)
     typer.echo("the next start begins a new log and records the reason", err=True)
+    typer.echo(f"to take it back before then: rm {files}", err=True)
+
+
+def _find_gaps(head: HeadFile, store: LedgerStore) -> Iterator[Checkpoint | None]:
+    """Tell and yield what the gateway wrote last, if the database lacks any of it; None where nobody can say."""
+    from holdfast.audit.head import find_lack
+    from holdfast.errors import ConfigurationError
+
+    try:
+        known = head.load()
+    except ConfigurationError as error:
+        typer.echo(str(error), err=True)
+        yield None
+        return
+    if known is not None and (lack := find_lack(store, known)):
+        typer.echo(f"What was written last: {known.origin} of {known.size} records. In the database {lack}.", err=True)
+        yield known
 
 
 def _folder(settings: Settings) -> KeyFolder:
     from holdfast.audit.keys import KeyFolder
 
     return KeyFolder(settings.key_folder)
-
-
-def _head(settings: Settings, role: str) -> HeadFile:
-    from holdfast.audit.head import HeadFile
-
-    return HeadFile(settings.state_dir / f"audit{role}.head")
-
-
-def _remembered(head: HeadFile) -> Checkpoint | None:
-    """What the gateway wrote last; None when the file that should tell is damaged."""
-    from holdfast.errors import ConfigurationError
-
-    head.lock()
-    try:
-        return head.load()
-    except ConfigurationError as error:
-        typer.echo(str(error), err=True)
-        return None
 
 
 def _make_epoch_key(folder: KeyFolder, settings: Settings, root: Path | None) -> None:

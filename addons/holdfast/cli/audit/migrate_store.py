@@ -15,9 +15,6 @@ from holdfast.cli.options import ConfigFile, read_settings
 from holdfast.cli.output import counted, show_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from holdfast.audit.head import HeadFile
     from holdfast.audit.note import Verifier
     from holdfast.cli.output import Step
     from holdfast.database import Database
@@ -49,6 +46,7 @@ def migrate_store(
     Example:
       holdfast audit migrate-store --to postgresql://holdfast@db.internal/holdfast
     """
+    from holdfast.audit.head import find_heads
     from holdfast.audit.keys import KeyFolder
     from holdfast.database import Database
 
@@ -57,7 +55,7 @@ def migrate_store(
     settings = read_settings(config)
     root = KeyFolder(settings.key_folder).root_verifier()
     with ExitStack() as stack:
-        for head in _heads(settings):
+        for head in find_heads(settings.state_dir):
             stack.callback(head.close)
             head.load()  # takes the lock that a running gateway has
         original = stack.enter_context(closing(Database.open(settings.database_url, create=False)))
@@ -114,13 +112,3 @@ def _verify(copy: Database, settings: Settings, root: Verifier, step: Step) -> N
             f"the copy does not verify: {first.code.name}{place}: {first.what}, and {len(altered) - 1} more; its rows "
             "are those of the original, so see what `holdfast audit verify` says of that, and do not use the copy"
         )
-
-
-def _heads(settings: Settings) -> Iterator[HeadFile]:
-    from holdfast.audit.head import HeadFile
-    from holdfast.audit.keys import CONSOLE
-
-    for role in ("", CONSOLE):
-        file = settings.state_dir / f"audit{role}.head"
-        if file.exists():
-            yield HeadFile(file)

@@ -169,7 +169,8 @@ def _print_report(report: Report, accepted: frozenset[Class], root: Verifier, ou
         print_table(("CLASS", "CODE", "LOG", "RECORD", "WHAT"), findings)
     typer.echo(
         f"\n{_describe_verdict(report, accepted)}: {report.leaves} records in {len(report.logs)} logs, "
-        f"{report.checkpoints} checkpoints, {report.payloads} payloads, {report.anchors} anchored checkpoints; root key {root}"
+        f"{report.checkpoints} checkpoints, {report.payloads} payloads, {report.anchors} anchored checkpoints; "
+        f"root key {root}"
     )
 
 
