@@ -12,19 +12,18 @@ import pytest
 from typer.testing import CliRunner
 
 from audit.entries import entry
+from cli.losing import lose_the_end, write_and_lose
 from console.world import World, make_world
 from holdfast.audit.keys import CONSOLE, KeyFolder
 from holdfast.audit.opening import open_ledger
 from holdfast.audit.record import decode
 from holdfast.audit.store import LedgerStore
-from holdfast.audit.tree import hash_leaf, root_of
 from holdfast.cli import app
 from holdfast.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from click.testing import Result
 
-    from holdfast.audit.store.ledger import LogRow
 
 runner = CliRunner()
 
@@ -103,24 +102,6 @@ def test_show_tells_no_private_key(world: World, output: str) -> None:
     for secret in (keys.load_root().secret_text(), keys.load_epoch_key().signer.secret_text()):
         assert secret.split("+", 4)[4] not in told
     assert "PRIVATE" not in told
-
-
-def lose_the_end(world: World, log: LogRow) -> None:
-    """Put the database back to where the log had one record."""
-    (first, *_) = LedgerStore(world.database).leaves(log)
-    with world.database.writing() as connection:
-        connection.exec_driver_sql("DELETE FROM records WHERE log = ? AND seq > 0", (log.id,))
-        root = root_of([hash_leaf(first)]).hex()
-        connection.exec_driver_sql("UPDATE logs SET size = 1, root = ? WHERE id = ?", (root, log.id))
-        connection.exec_driver_sql("DELETE FROM checkpoints WHERE log = ? AND size > 1", (log.id,))
-
-
-def write_and_lose(world: World, role: str = "") -> None:
-    """A record that the gateway has written, and the database lacks."""
-    ledger = open_ledger(world.settings, world.database, role)
-    ledger.write([entry()])
-    ledger.close()
-    lose_the_end(world, ledger.row)
 
 
 def test_accept_lets_a_database_that_was_put_back_be_gone_on_with(world: World) -> None:

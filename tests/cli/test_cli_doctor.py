@@ -14,12 +14,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
 from audit.anchors.authority import TimestampAuthority
+from audit.entries import entry
+from cli.losing import lose_the_end, write_and_lose
 from console.world import World, make_world
+from holdfast.audit.anchors.witness import open_witness
 from holdfast.audit.keys import EPOCH_KEY_DAYS, ROLES, KeyFolder, open_epoch_key
+from holdfast.audit.opening import open_ledger
+from holdfast.audit.store.ledger import LedgerStore
+from holdfast.audit.trees import LedgerTrees
 from holdfast.certificates import make_authority, write_private
 from holdfast.cli import app
 from holdfast.cli.checks import judge_skew
-from witness.witnessing import running_witness
+from holdfast.settings import Witness
+from witness.witnessing import cosigned_in, running_witness
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,6 +118,34 @@ def test_a_store_that_is_no_database_or_a_newer_one_is_a_failure(world: World) -
     assert (state, "newer Holdfast" in found) == ("fail", True)
     (world.settings.state_dir / "audit.db").write_text("this is a text file, and quite a long one " * 100)
     assert diagnose(world)["store"][0] == "fail"
+
+
+def test_a_database_that_was_put_back_is_a_failure_until_it_is_accepted(world: World) -> None:
+    write_and_lose(world)
+    state, found, advice = diagnose(world)["store"]
+    assert (state, "the audit database is not as this gateway left it: the log holdfast/" in found) == ("fail", True)
+    assert "had 2 records when it was last written and now has 1" in found
+    assert "holdfast audit accept --reason" in advice
+    command = ["audit", "accept", "--reason", "restored", "--yes", "--config", str(world.folder / "holdfast.yaml")]
+    assert runner.invoke(app, command).exit_code == 0
+    assert diagnose(world)["store"][0] == "ok"
+
+
+def test_what_a_running_gateway_writes_meanwhile_is_no_failure(world: World) -> None:
+    ledger = open_ledger(world.settings, world.database)
+    before = (world.settings.state_dir / "audit.head").read_bytes()
+    ledger.write([entry()])
+    assert diagnose(world)["store"][0] == "ok"
+    (world.settings.state_dir / "audit.head").write_bytes(before)
+    assert diagnose(world)["store"][0] == "ok"
+    ledger.close()
+
+
+def test_a_head_file_that_is_damaged_is_a_failure(world: World) -> None:
+    open_ledger(world.settings, world.database).close()
+    (world.settings.state_dir / "audit.head").write_text("nonsense")
+    state, found, advice = diagnose(world)["store"]
+    assert (state, "audit.head: is damaged" in found, "holdfast audit accept" in advice) == ("fail", True, True)
 
 
 def test_the_database_that_is_read_from_is_tried_too(tmp_path: Path) -> None:
@@ -256,6 +291,28 @@ def test_a_witness_is_asked(world: World) -> None:
     assert diagnose(world)["anchor"][0] == "warn"
     configure(world, anchors={"witnesses": [anchor | {"publicKey": WITNESS_KEY}]})
     assert diagnose(world)["anchor"][0] == "fail"
+
+
+def test_a_witness_that_has_cosigned_more_than_there_is_is_told_of(world: World) -> None:
+    ledger = open_ledger(world.settings, world.database)
+    ledger.write([entry(), entry()])
+    root = KeyFolder(world.settings.key_folder).root_pub
+    with running_witness(world.folder / "witness", "--root", str(root)) as witness:
+        chosen = {"url": witness.url, "publicKey": str(witness.verifier)}
+        configure(world, anchors={"witnesses": [chosen]})
+        told = f"the witness {witness.verifier.name} answers"
+        assert diagnose(world)["anchor"] == ("ok", told, "")  # it does not know the log yet
+        assert cosigned_in(witness.folder, witness.verifier) == []
+        trees = LedgerTrees(ledger, LedgerStore(world.database))
+        open_witness(Witness.model_validate(chosen), trees, lambda _: None).submit(ledger.latest_notes[-1])
+        ledger.write([entry()])
+        ledger.close()
+        assert diagnose(world)["anchor"] == ("ok", told, "")
+        lose_the_end(world, ledger.row)
+        state, found, advice = diagnose(world)["anchor"]
+        assert (state, found) == ("warn", f"has cosigned {ledger.row.origin} at size 3, which is 1 here")
+        assert "holdfast audit verify" in advice
+        assert [checkpoint.size for checkpoint in cosigned_in(witness.folder, witness.verifier)] == [3]
 
 
 def test_an_anchor_bucket_has_object_lock(world: World, make_s3: Callable[[], S3Server]) -> None:

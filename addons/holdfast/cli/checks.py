@@ -9,6 +9,7 @@ import os
 import shutil
 import ssl
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -18,9 +19,10 @@ import httpx
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from holdfast.audit.keys import ROLES, KeyFolder
+from holdfast.audit.head import find_heads, find_lack
+from holdfast.audit.keys import CONSOLE, ROLES, KeyFolder
 from holdfast.audit.objects import open_pieces
-from holdfast.audit.store import AuditStore
+from holdfast.audit.store import AuditStore, LedgerStore
 from holdfast.cli.approvals import default_server
 from holdfast.cli.audit.reading import open_reading
 from holdfast.credential.probe import probe_upstream
@@ -33,6 +35,7 @@ from holdfast.masking.plan import compile_plan
 from holdfast.policy.authorizer import load_policies
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from holdfast.audit.keys import Certificate
@@ -44,6 +47,11 @@ LOW_DISK_BYTES = 1 << 30
 TOLERATED_SKEW_SECONDS = 5.0
 REFUSED_SKEW_SECONDS = 30.0
 """Tokens whose `nbf` or `iat` is further in the future than this are refused."""
+
+ACCEPT = (
+    "the gateway does not start: see what `holdfast audit verify` says; where a backup was put back on purpose, run "
+    "`holdfast audit accept --reason`"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +133,28 @@ def check_store(settings: Settings) -> Check:
         try:
             with database.writing():
                 pass
+            lack = _find_lack(settings, database)
         finally:
             database.close()
     except HoldfastError as error:
         return fail("store", str(error), "calls are refused until the audit database can be written")
+    if lack:
+        return fail("store", lack, ACCEPT)
     return _check_room(file, f"{file or database.dialect} opens and can be written")
+
+
+def _find_lack(settings: Settings, database: Database) -> str:
+    """Why the gateway would not go on with the database after what it remembers of it; empty when it would."""
+    for head in find_heads(settings.state_dir):
+        if head.read_gap():
+            continue
+        try:
+            remembered = head.read()
+        except ConfigurationError as error:
+            return str(error)
+        if remembered is not None and (lack := find_lack(LedgerStore(database), remembered)):
+            return f"the audit database is not as this gateway left it: {lack}"
+    return ""
 
 
 def check_reading(settings: Settings) -> list[Check]:
@@ -219,7 +244,8 @@ def check_anchors(settings: Settings) -> list[Check]:
     """The places outside that keep checkpoints: each configured one can be used."""
     anchors = settings.audit.anchors
     checks = [_check_anchor_file(anchors.file)] if anchors.file is not None else []
-    checks += [_check_witness(witness) for witness in anchors.witnesses]
+    notes = _latest_notes(settings) if anchors.witnesses else []
+    checks += [_check_witness(witness, notes) for witness in anchors.witnesses]
     checks += [_check_anchor_bucket(anchors.bucket)] if anchors.bucket is not None else []
     checks += [_check_timestamp(anchors.timestamp)] if anchors.timestamp is not None else []
     return checks or [warn("anchors", "none: the record can be cut without anybody noticing", "set audit.anchors")]
@@ -233,7 +259,18 @@ def _check_anchor_file(file: Path) -> Check:
     return ok(name, "can be appended to")
 
 
-def _check_witness(settings: Witness) -> Check:
+def _latest_notes(settings: Settings) -> list[str]:
+    """The last checkpoint of the log of each process that anchors one; what is wrong with the store is told there."""
+    try:
+        with closing(Database.open_readonly(settings.database_url)) as database:
+            store = LedgerStore(database)
+            logs = (store.last_log(settings.replica_name + role) for role in ("", CONSOLE))
+            return [note for log in logs if log is not None and (note := store.latest_note(log))]
+    except HoldfastError:
+        return []
+
+
+def _check_witness(settings: Witness, notes: Sequence[str]) -> Check:
     from holdfast.audit.anchors.witness import open_client, parse_key
 
     name = f"anchor {settings.url}"
@@ -241,12 +278,38 @@ def _check_witness(settings: Witness) -> Check:
         witness = parse_key(settings)
         with open_client(settings) as client:
             client.get(settings.url)  # it has nothing to get there; any answer will do
+            ahead = [told for note in notes if (told := _find_ahead(settings, client, note))]
     except ConfigurationError as error:
         return fail(name, str(error), "correct audit.anchors.witnesses: the gateway does not start")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         found = f"does not answer ({error or type(error).__name__})"
         return warn(name, found, "start it: what it has not cosigned can be cut")
+    if ahead:
+        return warn(name, "; ".join(ahead), "the log was cut, or put back: see what `holdfast audit verify` says of it")
     return ok(name, f"the witness {witness.name} answers")
+
+
+def _find_ahead(settings: Witness, client: httpx.Client, note: str) -> str:
+    """Say how much more a witness has cosigned of a log than there is; empty when it is no more.
+
+    It names its size when it is asked from another. This asks for growth from a size that it is hardly at, with no
+    proof of it, so that it has nothing to cosign.
+    """
+    from holdfast.audit.anchors.submission import Submission, write_submission
+    from holdfast.audit.anchors.witness import HEADERS, Answer, find_size
+    from holdfast.audit.checkpoint import parse_checkpoint
+    from holdfast.audit.note import BadNote
+
+    try:
+        checkpoint, _ = parse_checkpoint(note)
+    except BadNote:
+        return ""  # which is for `holdfast audit verify` to say
+    asked = write_submission(Submission(max(1, checkpoint.size - 1), (), note))
+    response = client.post(f"{settings.url.rstrip('/')}/add-checkpoint", content=asked.encode(), headers=HEADERS)
+    size = find_size(Answer(response.status_code, response.headers.get("Content-Type", ""), response.text))
+    if size is None or size <= checkpoint.size:
+        return ""
+    return f"has cosigned {checkpoint.origin} at size {size}, which is {checkpoint.size} here"
 
 
 def _check_anchor_bucket(settings: Bucket) -> Check:
