@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from contextlib import ExitStack, closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, LiteralString
 
 import psycopg
 import pytest
@@ -14,9 +15,12 @@ from sqlalchemy import text
 
 from audit.crashing import Acknowledged, find_losses
 from audit.entries import entry, new_id, open_test_ledger
+from audit.readers import make_reader
 from holdfast.audit.receipt import Receipt
 from holdfast.audit.record import Kind, decode
 from holdfast.audit.store import AuditStore, LedgerStore
+from holdfast.audit.store.ledger import make_partitions
+from holdfast.audit.store.retention import RetentionStore
 from holdfast.audit.writer import AuditWriter
 from holdfast.database import MIGRATION_LOCK, Database
 from holdfast.errors import ConfigurationError, Internal, Unavailable
@@ -292,6 +296,70 @@ def test_a_day_has_partitions_of_its_own_before_it_begins(ledger: Ledger, postgr
     names = {f"records_{day + timedelta(days=more):%Y%m%d}" for more in (0, 1)}
     with closing(Database.open_readonly(postgres_url)) as database:
         assert partitions(database, "records") == names | {"records_other"}
+
+
+def test_partitions_of_a_day_are_made_once_however_many_begin_it(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast.audit.store.ledger.PARTITION_PATIENCE_MS", 60_000)
+    start = threading.Barrier(4)
+
+    def begin(day: str) -> None:
+        with database.writing() as connection:
+            start.wait()
+            make_partitions(connection, day)
+
+    with closing(Database.open(postgres_url)) as database, ThreadPoolExecutor(4) as threads:
+        for day in ("2026-03-01", "2026-03-02", "2026-03-03"):
+            list(threads.map(begin, [day] * 4))
+        assert len(partitions(database, "records")) == 4
+
+
+@contextmanager
+def locks_of_a_reader(server: PostgresServer, url: str) -> Iterator[psycopg.Connection]:
+    """Hold whatever a role may lock that only reads: a table against changes of its form, and any number."""
+    with closing(direct(make_reader(server, url))) as reader:
+        reader.execute("SELECT pg_advisory_lock(number) FROM generate_series(1752132708, 1752132711) AS number")
+        reader.execute("LOCK TABLE holdfast_version, logs IN ACCESS SHARE MODE")
+        yield reader
+
+
+def test_who_may_only_read_keeps_no_gateway_from_beginning_a_log_or_a_command_from_erasing(
+    postgres: PostgresServer, postgres_url: str, tmp_path: Path
+) -> None:
+    Database.open(postgres_url).close()
+    with locks_of_a_reader(postgres, postgres_url) as reader, ThreadPoolExecutor(1) as other:
+        opening = other.submit(Database.open, postgres_url, deadline_seconds=DEADLINE)
+        try:
+            database = opening.result(timeout=60)
+        except TimeoutError:
+            reader.close()
+            raise
+        ledger = open_test_ledger(tmp_path, database)
+        assert f"records_{ledger.row.day.replace('-', '')}" in partitions(database, "records")
+        with RetentionStore(database).alone(tmp_path / "unused"):
+            ledger.write([entry()])
+        database.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "LOCK TABLE holdfast_version IN SHARE UPDATE EXCLUSIVE MODE",
+        "LOCK TABLE holdfast_version IN ROW SHARE MODE",
+        "SELECT 1 FROM holdfast_version FOR UPDATE",
+        "SELECT 1 FROM holdfast_version FOR KEY SHARE",
+    ],
+)
+def test_who_may_only_read_takes_no_lock_of_ours(
+    postgres: PostgresServer, postgres_url: str, statement: LiteralString
+) -> None:
+    Database.open(postgres_url).close()
+    with (
+        closing(direct(make_reader(postgres, postgres_url))) as reader,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        reader.execute(statement)
 
 
 def test_a_day_that_began_in_the_common_partition_stays_there(postgres_url: str, tmp_path: Path) -> None:

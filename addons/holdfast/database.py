@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 IMMEDIATE = "holdfast_immediate"
 EXPECTED = "expected sqlite:///PATH or postgresql://USER@HOST/NAME."
 MIGRATION_LOCK = 0x686F6C64
-"""Names the Postgres advisory lock under which the schema is changed (the letters `hold`)."""
+"""Names the Postgres advisory lock under which the first tables are made (the letters `hold`)."""
 
 metadata = MetaData()
 """Every store's tables; a test holds them against what the migrations make."""
@@ -270,7 +270,7 @@ def _migrate(connection: Connection, shown: str) -> None:
     """Bring the schema to HEAD, inside the transaction that keeps every other process out meanwhile."""
     if connection.dialect.name == "postgresql":
         _check_server(connection, shown)
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+        _wait_for_migration(connection, shown)
     if _revision(connection, shown) == HEAD:
         return
     # Loading Alembic takes longer than all the rest of opening a database.
@@ -280,6 +280,18 @@ def _migrate(connection: Connection, shown: str) -> None:
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", "holdfast:migrations")
     command.upgrade(config, "head")
+
+
+def _wait_for_migration(connection: Connection, shown: str) -> None:
+    """Keep other migrations out until the transaction ends, if there is one to be done.
+
+    Once there are tables, by a lock that takes the right to write; an advisory one is for anyone who may connect.
+    """
+    revision = _revision(connection, shown)
+    if revision is None:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+    elif revision != HEAD:
+        connection.execute(text(f"LOCK TABLE {VERSION_TABLE} IN SHARE UPDATE EXCLUSIVE MODE"))
 
 
 def _check_server(connection: Connection, shown: str) -> None:

@@ -31,6 +31,7 @@ from holdfast.audit.store.tables import (
     records,
 )
 from holdfast.errors import ConfigurationError, Superseded, Unavailable
+from holdfast.migrations import VERSION_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,9 +42,6 @@ if TYPE_CHECKING:
     from holdfast.database import Database
 
 KNOWN_CALLERS = 10_000
-PARTITION_LOCK = 0x686F6C65
-"""Names the Postgres advisory lock under which a day's partitions are made."""
-
 PARTITION_PATIENCE_MS = 1000
 """A partition needs its table for itself alone, and whoever comes meanwhile waits, the other gateways too."""
 
@@ -311,7 +309,8 @@ def make_partitions(connection: Connection, day: str) -> None:
     if connection.dialect.name != "postgresql":
         return
     connection.execute(text(f"SET LOCAL lock_timeout = {PARTITION_PATIENCE_MS}"))
-    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": PARTITION_LOCK})
+    # One at a time. Who may only read cannot take this lock as they could an advisory one, and no commit wants it.
+    connection.execute(text(f"LOCK TABLE {VERSION_TABLE} IN SHARE UPDATE EXCLUSIVE MODE"))
     for table in DAILY:
         began = text(f"SELECT EXISTS (SELECT FROM {table}_other WHERE day = :day)")  # noqa: S608
         if not connection.execute(began, {"day": day}).scalar():

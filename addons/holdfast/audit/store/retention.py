@@ -27,6 +27,7 @@ from holdfast.audit.store.naming import require_one, starts_with
 from holdfast.audit.store.tables import CALL_ROW, DAILY, blobs, bodies, calls, logs, records
 from holdfast.database import metadata
 from holdfast.errors import ConfigurationError, Conflict
+from holdfast.migrations import VERSION_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,9 +40,6 @@ if TYPE_CHECKING:
 
 PAGE = 500
 ERASING = "erasing-"
-RETENTION_LOCK = 0x686F6C66
-"""Names the Postgres advisory lock under which the record is erased from."""
-
 ROW_BYTES = {"records": 213, "checkpoints": 246, "bodies": 128, "blobs": 192, "calls": 636}
 """What a row takes with its indexes, its leaf and content aside: measured in SQLite, over 20,000 calls."""
 
@@ -111,8 +109,9 @@ class RetentionStore:
         """Keep every other command that erases out. Raises Conflict when there is one; SQLite needs the file for it."""
         if self._database.dialect == "postgresql":
             with self._database.writing() as connection:
-                query = text("SELECT pg_try_advisory_xact_lock(:key)")
-                if not connection.execute(query, {"key": RETENTION_LOCK}).scalar():
+                # Who may only read cannot lock a row, as they could take an advisory lock.
+                query = text(f"SELECT version_num FROM {VERSION_TABLE} FOR UPDATE SKIP LOCKED")  # noqa: S608
+                if connection.execute(query).scalar() is None:
                     raise _busy()
                 yield
             return
