@@ -139,7 +139,7 @@ def test_a_leaf_that_stands_in_another_place_is_not_proven() -> None:
     no_record = hash_leaf(b"no record")
     for leaf, leaf_hash in ((elsewhere.leaf, elsewhere.leaf_hash), (b"no record", no_record)):
         head = Head(ORIGIN)
-        head.add(leaf_hash)
+        head.extend([leaf_hash])
         proof = Proof(leaf, 0, (), sign_checkpoint(head.checkpoint(), LOG), certified())
         with pytest.raises(BadNote, match=r"stands in another place|is no record"):
             check_proof(proof, ROOT.verifier)

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import version
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from holdfast.audit.checkpoint import Checkpoint, Origin, open_checkpoint, sign_checkpoint
@@ -215,16 +216,15 @@ class Ledger:
     def _rebuild(self, row: LogRow, remembered: Checkpoint | None) -> Head | None:
         if row.dropped_at is not None:
             return None
-        head = Head(row.origin)
-        seen = Checkpoint(row.origin, 0, head.checkpoint().root)
-        for leaf in self._store.leaves(row):
-            head.add(hash_leaf(leaf))
-            if remembered is not None and head.size == remembered.size and row.origin == remembered.origin:
-                seen = head.checkpoint()
-        if remembered is not None and row.origin == remembered.origin and seen != remembered and remembered.size:
+        head, leaf_hashes = Head(row.origin), map(hash_leaf, self._store.leaves(row))
+        known = remembered if remembered is not None and remembered.origin == row.origin else None
+        head.extend(islice(leaf_hashes, known.size if known is not None else 0))
+        seen = head.checkpoint()
+        head.extend(leaf_hashes)
+        if known is not None and known.size and seen != known:
             raise _differs(
-                f"the log {row.origin} had {remembered.size} records when this gateway last wrote it and now has "
-                f"{head.size}" + ("" if head.size < remembered.size else ", other ones")
+                f"the log {row.origin} had {known.size} records when this gateway last wrote it and now has "
+                f"{head.size}" + ("" if head.size < known.size else ", other ones")
             )
         if head.size != row.size or head.checkpoint().root.hex() != row.root:
             raise _differs(f"the log {row.origin} should have {row.size} records and has {head.size}, or other ones")
@@ -398,8 +398,7 @@ class Ledger:
         found = self._store.settled_log(self._row.origin)
         if found is not None and (found.size, found.root) == (self._in_doubt.size, self._in_doubt.root.hex()):
             head = self._head.copy()
-            for leaf in self._store.leaves(self._row, head.size):
-                head.add(hash_leaf(leaf))
+            head.extend(map(hash_leaf, self._store.leaves(self._row, head.size)))
             self._adopt(head, self._store.latest_note(self._row), found.closed_at)
         self._in_doubt = None
 

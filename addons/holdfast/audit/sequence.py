@@ -7,10 +7,14 @@ that a failed commit leaves no trace.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from holdfast.audit.checkpoint import Checkpoint, Origin
 from holdfast.audit.record import Leaf, Record, encode, encode_leaf
 from holdfast.audit.tree import Frontier, LeafHash, hash_leaf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 NO_HASH = bytes(32)
 """What the first leaf of a replica's first log names as the one before it."""
@@ -59,13 +63,17 @@ class Head:
         leaf = Leaf(record, self.origin, self.size, self.previous.hex(), clock.time, clock.mono)
         placed_bytes = encode_leaf(leaf, encode(record))
         placed = Placed(record, self.size, placed_bytes, hash_leaf(placed_bytes))
-        self.add(placed.leaf_hash)
+        self.extend((placed.leaf_hash,))
         return placed
 
-    def add(self, leaf_hash: LeafHash) -> None:
-        """Append a leaf that is in the log already, when the head is made again from it."""
-        self._tree.add(leaf_hash)
-        self.previous = leaf_hash
+    def extend(self, leaf_hashes: Iterable[LeafHash]) -> None:
+        """Append leaves in order, when the head is made again from a log that has them already."""
+        self._tree.extend(self._follow(leaf_hashes))
+
+    def _follow(self, leaf_hashes: Iterable[LeafHash]) -> Iterator[LeafHash]:
+        for leaf_hash in leaf_hashes:
+            self.previous = leaf_hash
+            yield leaf_hash
 
     def checkpoint(self) -> Checkpoint:
         """What is signed of the log as it stands."""

@@ -44,8 +44,7 @@ class LedgerTrees:
             old = self._grow(row, old_size)
             added = self._hashes(row, old_size, new_size)
             path = old.consistency_path(added)
-            for leaf_hash in added:
-                old.add(leaf_hash)
+            old.extend(added)
             self._remember(origin, old)
         return path
 
@@ -59,8 +58,7 @@ class LedgerTrees:
     def _grow(self, row: LogRow, size: int) -> Frontier:
         known = self._proven.get(row.origin)
         tree = known.copy() if known is not None and known.size <= size else Frontier()
-        for leaf_hash in self._hashes(row, tree.size, size):
-            tree.add(leaf_hash)
+        tree.extend(self._hashes(row, tree.size, size))
         return tree
 
     def _hashes(self, row: LogRow, first: int, end: int) -> list[LeafHash]:
