@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 
 class Trust:
-    """What the witness trusts. Safe to use from several threads. Raises ConfigurationError when that is nothing."""
+    """What the witness trusts. Raises ConfigurationError when that is nothing.
+
+    Any thread may call `find_verifiers` at any time; `learn` and `recall` are for one thread at a time (`Witness` calls
+    them under its lock).
+    """
 
     def __init__(self, roots: Sequence[Verifier], logs: Sequence[Verifier]) -> None:
         if not roots and not logs:
