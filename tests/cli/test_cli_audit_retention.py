@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from audit.entries import entry, new_id, open_test_ledger, record
 from console.world import World, make_world
 from holdfast.audit.anchors.evidence import read_evidence
+from holdfast.audit.keys import KeyFolder
 from holdfast.audit.record import Caller, Kind, Timing, call_row, decode, timestamp
 from holdfast.audit.sequence import Clock
 from holdfast.audit.store import AuditStore, Filters, LedgerStore
@@ -129,6 +130,33 @@ def test_a_day_that_may_still_be_written_is_told_of(tmp_path: Path) -> None:
     assert told(world, "retention", "plan")["blocked"] == {"day": day(3), "logs": ["holdfast/test/other/2"]}
     done = told(world, "retention", "run", "--gone", "crashed")
     assert ([found["day"] for found in done["days"]], done["blocked"]) == ([day(3)], None)
+
+
+def test_who_had_what_erased_and_why_is_told(tmp_path: Path) -> None:
+    world = make(tmp_path)
+    told(world, "erase", "--user", "alice", "--reason", "she asked", "--requested-by", "carol", "--yes")
+    calls = {row.received_at: row for row in AuditStore(world.database).list_calls(Filters(user="alice"))}
+    assert len(calls) == 3
+    (redact,) = (
+        (log.origin, decode(leaf))
+        for log in LedgerStore(world.database).all_logs()
+        for leaf in LedgerStore(world.database).leaves(log)
+        if (record := decode(leaf).record).redact and record.redact.log.log == "holdfast/test/other/1"
+    )
+    origin, leaf = redact
+    shown = run(world, "show", calls[min(calls)].audit_id).stdout
+    assert f"(not shown: erased by carol at {leaf.time[:19]}Z: she asked)" in shown
+    bob = next(row for row in AuditStore(world.database).list_calls(Filters(user="bob")))
+    assert "not shown" not in run(world, "show", bob.audit_id).stdout
+    root = KeyFolder(world.settings.key_folder).root_pub
+    proof = world.folder / "proof"
+    assert run(world, "prove", origin, str(leaf.seq), "--file", str(proof)).exit_code == 0
+    proven = runner.invoke(app, ["audit", "verify-proof", str(proof), "--root", str(root)]).stdout
+    assert [" ".join(line.split()) for line in proven.splitlines()[-3:]] == [
+        "Erased 1/response of holdfast/test/other/1",
+        "Requested by carol",
+        "Reason she asked",
+    ]
 
 
 def test_erasing_asks_and_says_what_it_did(tmp_path: Path) -> None:

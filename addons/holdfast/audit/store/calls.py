@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Row, and_, select
 
+from holdfast.audit.keys import MAINTENANCE
 from holdfast.audit.payload import PIECE_BYTES, Slot, commit, decompress
-from holdfast.audit.record import CallRow, Payload, Record, decode
+from holdfast.audit.record import CallRow, Kind, Payload, Record, decode
 from holdfast.audit.store.following import CallFollower
 from holdfast.audit.store.naming import require_one, starts_with
 from holdfast.audit.store.search import ANY_CALL, CallSearch, Filters, Position
-from holdfast.audit.store.tables import CALL_ROW, blobs, bodies, calls, records
+from holdfast.audit.store.tables import CALL_ROW, blobs, bodies, calls, logs, records
 from holdfast.errors import ConfigurationError, Internal, NotFound
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class CallStory:
     """All that is kept of one call: its records in order, and the bodies they refer to, by commitment.
 
     In records of version 1 a body goes by its SHA-256 instead. `faults` says of bodies that should be there why they
-    are not in `payloads`: a piece is MISSING, or what is kept is not what the record commits to (ALTERED).
+    are not in `payloads`: a piece is MISSING, or what is kept is not what the record commits to (ALTERED); of one that
+    was ERASED, by whom, when and why, where `load_call` found the record of it.
     """
 
     call: CallRow
@@ -54,7 +56,7 @@ class CallStory:
         return self.payloads.get(_reference(payload), b"") if payload else b""
 
     def why_absent(self, payload: Payload) -> str:
-        """Why the body that a record refers to is not here: ERASED, MISSING or ALTERED; empty when it is."""
+        """Why the body that a record refers to is not here, as `faults` tells, else ERASED; empty when it is."""
         reference = _reference(payload)
         return "" if not reference or reference in self.payloads else self.faults.get(reference, ERASED)
 
@@ -81,7 +83,7 @@ class AuditStore:
         query = select(*CALL_ROW).where(starts_with(calls.c.audit_id, audit_id)).limit(2)
         with self._database.reading() as connection:
             row = require_one(connection.execute(query).mappings().all(), audit_id)
-            return self._load_story(connection, CallRow(**row))
+            return self._load_story(connection, CallRow(**row), tells_erasures=True)
 
     def follow_calls(self, filters: Filters = ANY_CALL) -> CallFollower:
         """Begin to follow the calls that match and end from now on. Raises Unavailable."""
@@ -101,14 +103,16 @@ class AuditStore:
                 story = self._load_story(connection, row)
             yield story
 
-    def _load_story(self, connection: Connection, row: CallRow) -> CallStory:
+    def _load_story(self, connection: Connection, row: CallRow, *, tells_erasures: bool = False) -> CallStory:
         told: list[Record] = []
+        places: dict[tuple[int, str], str] = {}
         found: dict[str, bytes] = {}
         faults: dict[str, str] = {}
         for day, log, seq, leaf in _in_order(connection, row.audit_id):
             record = decode(leaf).record
             told.append(record)
             for slot, payload in _payloads(record):
+                places[log, f"{seq}/{slot}"] = _reference(payload)
                 pieces = _find_pieces(connection, day, log, seq, slot)
                 try:
                     if pieces:
@@ -117,6 +121,9 @@ class AuditStore:
                     faults[_reference(payload)] = MISSING
                 except Internal:
                     faults[_reference(payload)] = ALTERED
+        gone = {place: body for place, body in places.items() if body not in found and body not in faults}
+        if tells_erasures and gone:
+            faults.update(_find_erasures(connection, gone))
         return CallStory(row, tuple(told), found, faults)
 
     def _load_body(self, day: str, payload: Payload, pieces: Sequence[Piece]) -> bytes:
@@ -166,6 +173,24 @@ def _find_pieces(connection: Connection, day: str, log: int, seq: int, slot: str
         .order_by(bodies.c.part)
     )
     return connection.execute(query).all()
+
+
+def _find_erasures(connection: Connection, gone: Mapping[tuple[int, str], str]) -> Iterator[tuple[str, str]]:
+    """Yield bodies that are gone, known by log and `SEQ/SLOT`, with who had them erased, when and why."""
+    ids = {log for log, _ in gone}
+    origins = dict(connection.execute(select(logs.c.origin, logs.c.id).where(logs.c.id.in_(ids))).tuples().all())
+    query = (
+        select(records.c.leaf)
+        .select_from(records.join(logs, and_(logs.c.day == records.c.day, logs.c.id == records.c.log)))
+        .where(logs.c.replica.endswith(MAINTENANCE, autoescape=True), records.c.kind == Kind.REDACT.value)
+    )
+    for leaf in connection.execute(query).scalars():
+        record = decode(bytes(leaf)).record
+        if record.redact is None or record.redact.log.log not in origins:
+            continue
+        told = f"{ERASED} by {record.redact.requested_by} at {record.at[:19]}Z: {record.redact.reason}"
+        bodies_gone = (gone.get((origins[record.redact.log.log], place)) for place in record.redact.payloads)
+        yield from ((body, told) for body in bodies_gone if body is not None)
 
 
 def _in_order(connection: Connection, audit_id: str) -> Iterator[tuple[str, int, int, bytes]]:

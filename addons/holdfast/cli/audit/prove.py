@@ -79,7 +79,7 @@ def _print_proven(proven: Proven, output: Output) -> None:
         place = {"log": leaf.log, "seq": leaf.seq, "size": checkpoint.size, "root": checkpoint.root.hex()}
         print_value({"proven": place, "time": leaf.time, "record": record}, output)
         return
-    what = leaf.record.what
+    what, erased = leaf.record.what, leaf.record.redact
     pairs = (
         ("Proven", f"record {leaf.seq} of the {checkpoint.size} of {leaf.log}"),
         ("Time", leaf.time),
@@ -88,5 +88,8 @@ def _print_proven(proven: Proven, output: Output) -> None:
         ("User", leaf.record.identity.username if leaf.record.identity else ""),
         ("Request", f"{what.method} {what.uri}" if what else ""),
         ("Answer", str(leaf.record.response.code) if leaf.record.response else ""),
+        ("Erased", f"{', '.join(erased.payloads) or 'all records'} of {erased.log.log}" if erased else ""),
+        ("Requested by", erased.requested_by if erased else ""),
+        ("Reason", erased.reason if erased else ""),
     )
     print_pairs(pairs)
