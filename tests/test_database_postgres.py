@@ -359,6 +359,7 @@ def test_who_may_only_read_takes_no_lock_of_ours(
         closing(direct(make_reader(postgres, postgres_url))) as reader,
         pytest.raises(psycopg.errors.InsufficientPrivilege),
     ):
+        reader.execute("SET TRANSACTION READ WRITE")
         reader.execute(statement)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from contextlib import closing
 from importlib.resources import files
@@ -14,10 +15,25 @@ if TYPE_CHECKING:
 
 
 def make_reader(server: PostgresServer, url: str) -> str:
-    """Run the script of `reader-role`, twice; return the URL of the database for a new member of the role."""
+    """Run the script of `reader-role`, twice; return the URL of the database for a new member, made as it says."""
     name, member = url.rpartition("/")[2], f"auditor_{secrets.token_hex(4)}"
-    script = files("holdfast.migrations").joinpath("reader_role.sql").read_text(encoding="utf-8")
+    script = read_script()
+    made = [
+        line.replace("auditor", member).replace("'...'", "'secret'")
+        for line in advised(script, r"(?:CREATE|ALTER) ROLE")
+    ]
+    assert len(made) == 2
     with closing(psycopg.connect(url, autocommit=True)) as connection:
-        for statement in (script, script, f"CREATE ROLE {member} LOGIN PASSWORD 'secret' IN ROLE holdfast_reader"):
+        for statement in (script, script, *made):
             connection.execute(statement)  # type: ignore[call-overload]  # no text of others
     return server.url(name, member, "secret")
+
+
+def read_script() -> str:
+    """The SQL that `reader-role` prints."""
+    return files("holdfast.migrations").joinpath("reader_role.sql").read_text(encoding="utf-8")
+
+
+def advised(script: str, verb: str) -> list[str]:
+    """The statements that the script only advises, in its comments, as far as they begin so."""
+    return re.findall(rf"^--   ({verb} .*;)$", script, re.MULTILINE)

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import event
 
 from audit.entries import NOON, entry, new_id, open_test_ledger, record, response
-from audit.readers import make_reader
+from audit.readers import advised, make_reader, read_script
 from holdfast.audit.callers import caller_claims
 from holdfast.audit.record import Call, Caller, Entry, Held, Kind, Record, Refusal, Ruling, call_row
 from holdfast.audit.store import ANY_CALL, AuditStore, Filters, search
@@ -341,15 +341,56 @@ def test_a_reader_lists_tells_and_exports(postgres_url: str, reader_url: str, tm
         "DROP TABLE calls",
         "ALTER TABLE calls DISABLE TRIGGER ALL",
         "CREATE TABLE more (x int)",
+        "CREATE TEMPORARY TABLE calls (x int)",
+        "CREATE SCHEMA fake",
+        "CREATE FUNCTION same(varchar, varchar) RETURNS boolean LANGUAGE sql AS 'SELECT false'",
+        "SELECT lo_import('/etc/passwd')",
         "SELECT * FROM holds",
     ],
 )
-def test_a_reader_changes_nothing(reader_url: str, statement: str) -> None:
+def test_a_reader_changes_nothing_even_where_it_says_that_it_wants_to(reader_url: str, statement: str) -> None:
     with (
-        closing(psycopg.connect(reader_url)) as connection,
+        closing(psycopg.connect(reader_url, options="-c default_transaction_read_only=off")) as connection,
         pytest.raises(psycopg.errors.InsufficientPrivilege, match=r"permission denied|must be owner"),
     ):
         connection.execute(statement)  # type: ignore[call-overload]  # no text of others
+
+
+def test_a_reader_s_transactions_only_read_unless_it_says_otherwise(reader_url: str) -> None:
+    with (
+        closing(psycopg.connect(reader_url)) as connection,
+        pytest.raises(psycopg.errors.ReadOnlySqlTransaction),
+    ):
+        connection.execute("CREATE TABLE more (x int)")
+
+
+@pytest.mark.parametrize("made", ["lo_creat(-1)", "lo_create(0)", "lo_from_bytea(0, 'x')"])
+def test_a_reader_stores_large_objects_until_a_superuser_does_as_the_script_says(
+    postgres_url: str, reader_url: str, made: str
+) -> None:
+    statement = f"SELECT {made}"
+    with closing(psycopg.connect(reader_url, options="-c default_transaction_read_only=off")) as connection:
+        connection.execute(statement)  # type: ignore[call-overload]  # no text of others
+        connection.rollback()
+        with closing(psycopg.connect(postgres_url, autocommit=True)) as superuser:
+            (revoke,) = advised(read_script(), "REVOKE")
+            superuser.execute(revoke)  # type: ignore[call-overload]  # as above
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute(statement)  # type: ignore[call-overload]  # as above
+
+
+@pytest.mark.usefixtures("reader_url")
+def test_who_owns_no_more_than_the_tables_gives_the_role_all_the_same(postgres: PostgresServer) -> None:
+    name, owner = postgres.create_database().rpartition("/")[2], f"owner_{secrets.token_hex(4)}"
+    for statement in (
+        f"CREATE ROLE {owner} LOGIN CREATEROLE PASSWORD 'secret'",
+        f"GRANT CREATE ON SCHEMA public TO {owner}",
+        f"GRANT holdfast_reader TO {owner} WITH ADMIN OPTION",
+    ):
+        postgres.execute(statement, name)  # type: ignore[arg-type]  # no text of others
+    url = postgres.url(name, owner, "secret")
+    Database.open(url).close()
+    Database.open_readonly(make_reader(postgres, url)).close()
 
 
 def test_a_reader_hears_of_another_schema(reader_url: str, postgres_url: str) -> None:

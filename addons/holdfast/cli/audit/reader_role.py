@@ -12,6 +12,8 @@ def reader_role() -> None:
 
     It is enough to list, show, export, verify, prove and reconcile. Nothing is run: the owner of the audit database
     does that, with psql. Who reads then logs in as a member of the role, with `audit.readDatabase` in the settings.
+    The SQL says how a member is made, and what any login of Postgres can do all the same, as to hold a transaction
+    open or to store large objects, and how a superuser ends the latter.
 
     \b
     Example:
