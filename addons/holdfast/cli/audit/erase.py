@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,11 +12,12 @@ import typer
 from holdfast.cli.audit.maintenance import RequestedBy, describe_unattributed, open_eraser, print_unattributed
 from holdfast.cli.options import ConfigFile, OutputFormat, parse_since, read_settings, require_reason
 from holdfast.cli.output import Output, print_value, show_count
-from holdfast.errors import ConfigurationError
+from holdfast.errors import ConfigurationError, NotFound
 
 if TYPE_CHECKING:
     from holdfast.audit.retention import Wanted
     from holdfast.audit.store.retention import RetentionStore
+    from holdfast.settings import Settings
 
 
 def erase(
@@ -47,6 +48,8 @@ def erase(
     wanted = _wanted(user, issuer, call, since, until)
     reason = require_reason(reason)
     settings = read_settings(config)
+    if user:
+        _require_known(user, settings)
     with ExitStack() as stack:
         store, eraser = open_eraser(settings, requested_by, stack)
         if call:
@@ -78,6 +81,16 @@ def _wanted(user: str, issuer: str, call: str, since: str, until: str) -> Wanted
     now = datetime.now(UTC)
     first, end = (parse_since(text, now) if text else None for text in (since, until))
     return Wanted(user, issuer, call, first, end)
+
+
+def _require_known(user: str, settings: Settings) -> None:
+    """See that it is a user of whom there are calls, not one whose name was misspelt. Raises NotFound."""
+    from holdfast.audit.store import AuditStore, Filters
+    from holdfast.database import Database
+
+    with closing(Database.open_readonly(settings.database_url)) as database:
+        if not AuditStore(database).list_calls(Filters(user=user), limit=1):
+            raise NotFound(f"no call of the user {user} is in the record; nothing was erased")
 
 
 def _ask(store: RetentionStore, wanted: Wanted) -> None:
