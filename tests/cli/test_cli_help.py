@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,8 +13,8 @@ from holdfast.cli import app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+README = Path(__file__).parents[2] / "README.md"
 runner = CliRunner()
 
 
@@ -72,6 +73,12 @@ def test_every_help_has_an_example_of_its_own(command: tuple[str, ...]) -> None:
 
 def test_the_version_is_printed() -> None:
     assert runner.invoke(app, ["--version"]).stdout.startswith("holdfast 0.")
+
+
+def test_help_and_readme_give_an_auditor_the_same_of_a_witness_and_not_its_key() -> None:
+    given = "`cosigned-*.notes`, `logs/`, and `forks/` if there is one; never `witness.key`"
+    helped = " ".join(runner.invoke(app, ["witness", "serve", "--help"]).stdout.split())
+    assert (helped.count(given), README.read_text(encoding="utf-8").count(given)) == (1, 2)
 
 
 def test_no_token_can_be_an_argument() -> None:

@@ -51,7 +51,8 @@ def serve(
 ) -> None:
     """Run a witness (C2SP tlog-witness) until it is interrupted; it prints `ready URL` once it takes requests.
 
-    It belongs on another machine than the gateway, under another's control. Give its folder to the auditor.
+    It belongs on another machine than the gateway, under another's control. Give the auditor of its folder
+    `cosigned-*.notes`, `logs/`, and `forks/` if there is one; never `witness.key`.
 
     \b
     Example:
