@@ -5,10 +5,12 @@ scratch    what is too much for memory, in a file of its own until the end
 examine    what one line tells by itself
 worker     a process that examines lines for this one
 workers    an export examined with all of the machine's cores
+times      times as leaves tell them
 leaves     one log's lines: their places and clocks, checkpoints, what they say of others
 payloads   the pieces that bodies are made of, and callers
 roots      what was claimed of each log at some size, held against its tree
 chains     the logs of one replica, one after another
+dropped    logs that retention dropped, held against the records of that
 anchored   how far each log is known outside the database
 verifier   the order of it all
 """

@@ -10,7 +10,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from holdfast.audit.verify import findings as found
-from holdfast.audit.verify.leaves import TOLERATED_STEP_SECONDS, seconds
+from holdfast.audit.verify.times import TOLERATED_STEP_SECONDS, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -64,6 +64,7 @@ TRUNCATED = _altered("truncated", "a log is shorter than it was")
 FORKED = _altered("forked", "a log has, or had, other records than were seen")
 CHAIN_BROKEN = _altered("chain-broken", "a log does not go on from the one before it as it says")
 DROPPED_UNRECORDED = _altered("dropped-unrecorded", "a log was dropped, and no record says so")
+DROPPED_EARLY = _altered("dropped-early", "a log was dropped before it, or its day, was over")
 KEY_REPLACED = _altered("key-replaced", "a log's anchored checkpoint is signed by another key than the log now has")
 RECEIPT_BROKEN = _altered("receipt-broken", "a caller's receipt is for a record that is not there")
 
@@ -71,7 +72,9 @@ NO_ANCHOR = Code(Class.UNANCHORED, "no-anchor", "no checkpoint of a log is known
 ANCHOR_UNUSABLE = Code(Class.UNANCHORED, "anchor-unusable", "what was kept outside proves nothing of the record")
 UNSEEN = Code(Class.UNANCHORED, "unseen", "no witness or authority that the auditor trusts has seen a log")
 TAIL_UNANCHORED = Code(Class.UNANCHORED, "tail-unanchored", "records were added after a log's last anchored checkpoint")
-UNSIGNED_LEGACY = Code(Class.UNANCHORED, "unsigned-legacy", "a log from before logs were signed, seen by no signed one")
+UNSIGNED_LEGACY = Code(
+    Class.UNANCHORED, "unsigned-legacy", "a log from before logs were signed, seen by no signed one"
+)
 ANCHOR_STALE = Code(Class.STALE, "anchor-stale", "the newest anchored checkpoint is older than it should be")
 CLOCK_STEPPED = Code(Class.CLOCK, "clock-stepped", "the wall clock was set while a gateway ran")
 CLOCK_BACK = Code(Class.CLOCK, "clock-back", "a record is older than the one before it")

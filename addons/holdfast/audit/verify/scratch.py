@@ -26,8 +26,9 @@ CREATE TABLE needed (day TEXT, sha256 TEXT, log TEXT, seq INTEGER);
 CREATE TABLE gone (log TEXT, place TEXT);
 CREATE TABLE erased (log TEXT, place TEXT);
 CREATE TABLE caller (id TEXT);
+CREATE TABLE unlisted (day TEXT, call TEXT, log TEXT, seq INTEGER);
 """
-_COLUMNS = {"evidence": 9, "claim": 8, "needed": 4, "gone": 2, "erased": 2, "caller": 1}
+_COLUMNS = {"evidence": 9, "claim": 8, "needed": 4, "gone": 2, "erased": 2, "caller": 1, "unlisted": 4}
 _INSERTS = {name: f"INSERT INTO {name} VALUES ({', '.join('?' * columns)})" for name, columns in _COLUMNS.items()}  # noqa: S608  names of ours
 
 type Row = tuple[Any, ...]

@@ -1,0 +1,164 @@
+"""What somebody did who may write everything in the database, and what an earlier verifier did not see.
+
+Each is carried out on a record that was intact, and ends in exactly what is to be found.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from audit.dropping import Aged
+from audit.tampering import codes
+from holdfast.audit.keys import MAINTENANCE
+from holdfast.audit.record import Kind, Record, Redaction, Seen, decode, timestamp
+from holdfast.audit.store import LedgerStore
+from holdfast.audit.verify import Class
+from holdfast.database import Database
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from holdfast.audit.store.ledger import LogRow
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """An empty database of each kind."""
+    url = f"sqlite:///{tmp_path / 'audit.db'}"
+    database = Database.open(url if request.param == "sqlite" else str(request.getfixturevalue("postgres_url")))
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def aged(tmp_path: Path, database: Database) -> Aged:
+    """A call of 20 days ago, and one of today."""
+    aged = Aged(tmp_path, database)
+    aged.write(aged.call())
+    aged.days_ago = 0
+    aged.write(aged.call())
+    return aged
+
+
+def log_of(site: Aged, name: str) -> LogRow:
+    """The log of this replica and epoch."""
+    row = LedgerStore(site.database).find_log(f"holdfast/test/{name}")
+    assert row is not None
+    return row
+
+
+def end_of(log: LogRow) -> str:
+    """The last moment of a log's day."""
+    return f"{log.day}T23:59:59.999999Z"
+
+
+# -- what was dropped --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dropped(aged: Aged) -> Aged:
+    """The log of 20 days ago was dropped."""
+    log = log_of(aged, "gw/1")
+    aged.record_drop(log)
+    aged.remove(log)
+    aged.anchor()
+    return aged
+
+
+def test_a_log_that_was_dropped_is_told_and_is_no_alteration(dropped: Aged) -> None:
+    report = dropped.verify()
+    assert (codes(report), report.verdict()) == ({"log-dropped"}, Class.REDACTED)
+
+
+def move(site: Aged, log: LogRow, day: str) -> None:
+    """Give a log another day, with all that is kept of it."""
+    for table in ("records", "checkpoints", "bodies", "blobs"):
+        site.execute(f"UPDATE {table} SET day = :day WHERE day = :old", day=day, old=log.day)  # noqa: S608  ours
+    site.execute("UPDATE logs SET day = :day WHERE id = :log", day=day, log=log.id)
+
+
+def test_the_day_of_a_dropped_log_changed_to_hide_the_calls_of_another_day(dropped: Aged) -> None:
+    today = log_of(dropped, "gw/2").day
+    move(dropped, log_of(dropped, "gw/1"), today)
+    assert codes(dropped.verify()) == {"log-dropped", "log-altered"}
+    assert dropped.execute("DELETE FROM calls WHERE day = :day", day=today)
+    report = dropped.verify()
+    assert codes(report) == {"log-dropped", "log-altered", "call-missing"}
+    assert "it is said to be of" in next(each.what for each in report.findings if each.code.name == "log-altered")
+
+
+def test_a_log_marked_as_dropped_hides_no_calls_of_its_day(aged: Aged) -> None:
+    log = log_of(aged, "gw/1")
+    aged.write(late := aged.call(end_of(log)))
+    aged.remove(log)
+    aged.anchor()
+    report = aged.verify()
+    assert codes(report) == {"log-dropped", "dropped-unrecorded", "call-missing"}
+    assert late.call in next(each.what for each in report.findings if each.code.name == "call-missing")
+
+
+def test_a_call_of_a_day_that_was_dropped_need_not_be_listed(aged: Aged) -> None:
+    log = log_of(aged, "gw/1")
+    aged.write(aged.call(end_of(log)))
+    aged.record_drop(log)
+    aged.remove(log)
+    aged.anchor()
+    assert codes(aged.verify()) == {"log-dropped"}
+
+
+def test_a_drop_stays_on_record_when_the_log_that_recorded_it_is_dropped_too(
+    tmp_path: Path, database: Database
+) -> None:
+    site = Aged(tmp_path, database)
+    site.write(site.call())
+    site.days_ago = 15
+    site.write(site.call())
+    first = log_of(site, "gw/1")
+    site.record_drop(first)
+    until = decode(site.leaves(first)[-1]).time
+    site.remove(first)
+    site.days_ago = 0
+    site.write(site.call())
+    site.write(site.call(end_of(first)))
+    again = Redaction(Seen(first.origin, first.size, first.root), "older than 10 days", day=first.day, until=until)
+    site.write(Record(kind=Kind.REDACT, at=timestamp(site.now()), redact=again), MAINTENANCE)
+    for name in ("gw/2", "gw.maintenance/1"):
+        log = log_of(site, name)
+        site.record_drop(log)
+        site.remove(log)
+    site.anchor()
+    assert codes(site.verify()) == {"log-dropped"}
+
+
+@pytest.mark.parametrize("hours", [0, 24])
+def test_a_log_dropped_before_its_day_was_over(aged: Aged, hours: int) -> None:
+    """What dropped it believed the row, which somebody had given an old day; its record tells the truth of one."""
+    log = log_of(aged, "gw/2")
+    day = timestamp(aged.now() + timedelta(hours=hours))[:10]
+    aged.record_drop(log, day=day)
+    aged.remove(log)
+    aged.anchor()
+    assert codes(aged.verify()) >= {"log-dropped", "dropped-early"}
+
+
+def test_a_log_dropped_before_it_was_over(aged: Aged) -> None:
+    log = log_of(aged, "gw/2")
+    old = log_of(aged, "gw/1").day
+    move(aged, log, old)
+    log = log_of(aged, "gw/2")
+    aged.record_drop(log, day=old, until=timestamp(aged.now() + timedelta(seconds=30)))
+    aged.remove(log)
+    aged.anchor()
+    report = aged.verify()
+    assert codes(report) >= {"log-dropped", "dropped-early"}
+    assert report.verdict() is Class.ALTERED
+
+
+def test_the_time_at_which_a_dropped_log_was_closed(dropped: Aged) -> None:
+    log = log_of(dropped, "gw/1")
+    assert dropped.execute("UPDATE logs SET closed_at = opened_at WHERE id = :log", log=log.id)
+    assert codes(dropped.verify()) == {"log-dropped", "log-altered"}
