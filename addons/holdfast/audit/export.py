@@ -204,14 +204,15 @@ def read_blocks(stream: IO[bytes], size: int = BLOCK) -> Iterator[bytes]:
 
     Raises ConfigurationError where it is no export, is cut, or a line is too long.
     """
-    rest: list[bytes] = []
+    rest: list[memoryview] = []
     try:
         for content in _decompress(stream, size):
+            view = memoryview(content)
             end = content.rfind(b"\n") + 1
             if end:
-                yield b"".join((*rest, content[:end]))
+                yield b"".join((*rest, view[:end]))
                 rest.clear()
-            rest.append(content[end:])
+            rest.append(view[end:])
             if sum(map(len, rest)) > LONGEST_LINE:
                 raise ConfigurationError("the export has a line that is too long; it is no export, or was damaged.")
     except zstd.ZstdError as error:

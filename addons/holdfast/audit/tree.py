@@ -26,11 +26,14 @@ RootHash = NewType("RootHash", bytes)
 
 HASH_BYTES = 32
 EMPTY_ROOT = RootHash(sha256(b"").digest())
+_LEAF = sha256(b"\x00")
 
 
 def hash_leaf(leaf: bytes) -> LeafHash:
     """Return the leaf hash of `leaf`."""
-    return LeafHash(sha256(b"\x00" + leaf).digest())
+    hashed = _LEAF.copy()  # sooner done than to begin one, and to put the leaf behind the zero
+    hashed.update(leaf)
+    return LeafHash(hashed.digest())
 
 
 def hash_node(left: bytes, right: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -9,15 +10,28 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from holdfast.audit.checkpoint import Checkpoint, Origin, sign_checkpoint
-from holdfast.audit.export import CheckpointLine, RecordLine
+from holdfast.audit.export import CheckpointLine, ContentLine, LogLine, RecordLine, encode_line
 from holdfast.audit.note import KeyName, Signer
+from holdfast.audit.record import Closing, Kind, Leaf, Record, decode, encode, encode_leaf, timestamp
 from holdfast.audit.store.export import export_lines
-from holdfast.audit.tree import RootHash
+from holdfast.audit.tree import RootHash, hash_leaf
 from holdfast.audit.verify import Anchoring, verify_lines
-from holdfast.audit.verify.examine import ExaminedCheckpoint, ExaminedRecord, examine
+from holdfast.audit.verify.examine import (
+    ExaminedCheckpoint,
+    ExaminedRecord,
+    ExaminedStretch,
+    count_rows,
+    examine,
+    examine_block,
+    follows,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from audit.tampering import Site
+    from holdfast.audit.export import Line
+    from holdfast.audit.verify.examine import Examined
 
 ORIGIN = Origin(KeyName("holdfast/test/gw/1"))
 OURS = Signer(ORIGIN, Ed25519PrivateKey.from_private_bytes(b"o" * 32))
@@ -66,3 +80,115 @@ def test_a_call_nested_too_deeply_is_told_as_altered(site: Site) -> None:
         for line in lines
     ]
     assert "call-altered" in verify_lines(changed, site.root, Anchoring()).counts
+
+
+# -- records that are told as one --------------------------------------------------------------------------------
+
+
+def at_once(lines: list[Line]) -> list[Line | Examined]:
+    return examine_block(b"".join(encode_line(line) + b"\n" for line in lines), {})
+
+
+def changed[T: Line](lines: list[Line], kind: type[T], change: Callable[[T], Line]) -> list[Line]:
+    return [change(line) if isinstance(line, kind) else line for line in lines]
+
+
+def other_content(line: ContentLine) -> ContentLine:
+    return ContentLine(3 - line.log)
+
+
+def without_a_start(lines: list[Line]) -> list[Line]:
+    return [line for line in lines if not (isinstance(line, RecordLine) and line.seq == 0)]
+
+
+def without_one(lines: list[Line]) -> list[Line]:
+    return [line for line in lines if not (isinstance(line, RecordLine) and line.seq == 5)]
+
+
+def with_a_close(lines: list[Line]) -> list[Line]:
+    """The first record ends the log, and those after it follow it."""
+    told: list[Line] = []
+    before = b""
+    for line in lines:
+        if not isinstance(line, RecordLine):
+            told.append(line)
+            continue
+        leaf = decode(line.leaf)
+        record = leaf.record
+        if leaf.seq == 2:
+            record = Record(kind=Kind.CLOSE, at=record.at, close=Closing("forged"))
+        previous = hash_leaf(before).hex() if leaf.seq else leaf.previous
+        before = encode_leaf(Leaf(record, leaf.log, leaf.seq, previous, leaf.time, leaf.mono), encode(record))
+        told.append(msgspec.structs.replace(line, leaf=before))
+    return told
+
+
+def with_steps(lines: list[Line]) -> list[Line]:
+    """Every third record is of an hour later, the next one of the usual time again."""
+    told: list[Line] = []
+    before = b""
+    for line in lines:
+        if not isinstance(line, RecordLine):
+            told.append(line)
+            continue
+        leaf = decode(line.leaf)
+        hours = timedelta(hours=leaf.seq % 3 == 2)
+        time = timestamp(datetime.fromisoformat(leaf.time) + hours)
+        previous = hash_leaf(before).hex() if leaf.seq else leaf.previous
+        before = encode_leaf(
+            Leaf(leaf.record, leaf.log, leaf.seq, previous, time, leaf.mono + leaf.seq), encode(leaf.record)
+        )
+        told.append(msgspec.structs.replace(line, leaf=before))
+    return told
+
+
+CHANGES: dict[str, Callable[[list[Line]], list[Line]]] = {
+    "none": lambda lines: lines,
+    "another day": lambda lines: changed(lines, LogLine, lambda log: msgspec.structs.replace(log, day="2020-01-01")),
+    "another name": lambda lines: changed(
+        lines, LogLine, lambda log: msgspec.structs.replace(log, origin=log.origin.replace("/test/", "/else/"))
+    ),
+    "a log of nobody's": lambda lines: changed(
+        lines, LogLine, lambda log: msgspec.structs.replace(log, origin=f"legacy/{log.id}")
+    ),
+    "another log": lambda lines: changed(lines, ContentLine, other_content),
+    "no beginning": without_a_start,
+    "one is not there": without_one,
+    "a close in the middle": with_a_close,
+    "a clock that jumps": with_steps,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_records_that_follow_one_another_are_told_as_one_and_found_as_each_by_itself(site: Site, change: str) -> None:
+    lines = CHANGES[change](list(export_lines(site.database, "test", NOW)))
+    examined = at_once(lines)
+    assert sum(isinstance(line, ExaminedStretch) for line in examined) >= 2
+    assert sum(map(count_rows, examined)) == len(lines)
+    assert verify_lines(examined, site.root, Anchoring()) == verify_lines(lines, site.root, Anchoring())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seq": 9},
+        {"place": 9},
+        {"previous": "11" * 32},
+        {"log": "holdfast/test/gw/2"},
+        {"day": "2020-01-01"},
+        {"version": 1},
+        {"version": 0},
+        {"findings": [("leaf-type", "the leaf is kept as str")]},
+        {"gone": ["request"]},
+        {"leaf": b"{}"},
+        {"elsewhere": ("call", 1, 5)},
+        {"unlisted": ("call", "2020-01-01")},
+    ],
+)
+def test_what_has_more_to_tell_than_its_place_stands_by_itself(change: dict[str, object]) -> None:
+    first = ExaminedRecord(0, bytes(32), [], 2, "outcome", ORIGIN, 0, "", NOW, 1, day="2026-01-01")
+    second = ExaminedRecord(1, bytes(32), [], 2, "outcome", ORIGIN, 1, "00" * 32, NOW, 1, day="2026-01-01")
+    third = msgspec.structs.replace(second, seq=2, place=2)
+    assert follows(second, first)
+    assert follows(third, second)
+    assert not follows(msgspec.structs.replace(third, **change), second)

@@ -46,10 +46,10 @@ NOW = "2026-01-01T00:00:00.000000Z"
 ROOT = Signer(KeyName("root"), Ed25519PrivateKey.from_private_bytes(b"r" * 32)).verifier
 ALONE = Sharing(workers=0, block_bytes=4096)
 SHARINGS = [
-    Sharing(workers=1, block_bytes=4096, alone_bytes=0, own_blocks=0),
-    Sharing(workers=3, block_bytes=4096, alone_bytes=0, own_blocks=0),
-    Sharing(workers=2, block_bytes=1000, alone_bytes=0, own_blocks=1),
-    Sharing(workers=2, block_bytes=4096, alone_bytes=20_000),
+    Sharing(workers=1, block_bytes=4096, alone_lines=0, own_blocks=0),
+    Sharing(workers=3, block_bytes=4096, alone_lines=0, own_blocks=0),
+    Sharing(workers=2, block_bytes=1000, alone_lines=0, own_blocks=1),
+    Sharing(workers=2, block_bytes=4096, alone_lines=50),
 ]
 TOLD_ENOUGH = 60
 """Seconds after which a process that has not ended is taken for one that does not."""
@@ -175,12 +175,12 @@ def test_a_line_longer_than_what_is_sent_is_examined_here() -> None:
 
 
 def test_a_short_export_starts_no_process() -> None:
-    for number, _ in enumerate(examined_lines(compressed(lines_of(2000)), ROOT, Sharing(workers=2))):
+    for number, _ in enumerate(examined_lines(compressed(lines_of(900)), ROOT, Sharing(workers=2))):
         assert number % 100 or workers() == []
 
 
 def test_a_long_one_starts_as_many_as_it_was_told_to() -> None:
-    with closing(examined_lines(compressed(lines_of(20_000)), ROOT, Sharing(workers=2, alone_bytes=1 << 20))) as lines:
+    with closing(examined_lines(compressed(lines_of(20_000)), ROOT, Sharing(workers=2, alone_lines=5000))) as lines:
         most = max(len(workers()) for number, _ in enumerate(lines) if number % 100 == 0)
     assert most == 2
 
@@ -198,7 +198,7 @@ def test_to_close_early_ends_the_workers(sharing: Sharing) -> None:
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_worker_that_is_killed_is_an_error(number: int) -> None:
-    sharing = Sharing(workers=2, block_bytes=4096, alone_bytes=0, own_blocks=0)
+    sharing = Sharing(workers=2, block_bytes=4096, alone_lines=0, own_blocks=0)
     lines = examined_lines(compressed(lines_of(5000)), ROOT, sharing)
     next(lines)
     workers()[number].kill()

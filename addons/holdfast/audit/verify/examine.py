@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from hashlib import sha256
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -25,7 +26,10 @@ from holdfast.audit.verify import findings as found
 from holdfast.errors import Internal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+
+VERSION = 2
+"""Leaves of logs that are signed. Those of version 1 have no place."""
 
 KNOWN_CALLERS = 10_000
 SPEAKING = {Kind.HEARTBEAT, Kind.PEER, Kind.REDACT, Kind.ROTATE, Kind.CLOSE}
@@ -75,6 +79,46 @@ class ExaminedRecord(_Examined, frozen=True, tag="record"):
     leaf: bytes = b""
 
 
+class ExaminedStretch(_Examined, frozen=True, tag="stretch"):
+    """Records of a log of which each follows the one before it, and only the first has more to tell than that.
+
+    Of those after the first: `hashes` of the leaves; `clocks`: which of them, from 0, has another time than the one
+    before, with `time` and `mono`; `callers`, each once; how many are `listed`; their `bodies`, and `pieces` with seq.
+    """
+
+    first: ExaminedRecord
+    hashes: list[bytes]
+    clocks: list[tuple[int, str, int]]
+    callers: list[str]
+    listed: int
+    bodies: int
+    pieces: list[tuple[int, str]]
+
+    def others(self) -> Iterator[ExaminedRecord]:
+        """The records after the first, one by one; what is told as a sum is told with any of them."""
+        before = self.first
+        clocks = {index: (time, mono) for index, time, mono in self.clocks}
+        for index, leaf_hash in enumerate(self.hashes):
+            time, mono = clocks.get(index, (before.time, before.mono))
+            before = ExaminedRecord(
+                seq=before.seq + 1,
+                leaf_hash=leaf_hash,
+                findings=[],
+                version=before.version,
+                log=before.log,
+                place=before.seq + 1,
+                previous=before.leaf_hash.hex(),
+                time=time,
+                mono=mono,
+                day=before.day,
+                caller=self.callers[index] if index < len(self.callers) else "",
+                is_listed=index < self.listed,
+                bodies=0 if index else self.bodies,
+                pieces=[digest for seq, digest in self.pieces if seq == before.seq + 1],
+            )
+            yield before
+
+
 class ExaminedCheckpoint(_Examined, frozen=True, tag="checkpoint"):
     """A `CheckpointLine` that `verifier` verifies as this checkpoint."""
 
@@ -99,9 +143,14 @@ class ExaminedBlob(_Examined, frozen=True, tag="blob"):
     fault: str
 
 
-type Examined = ExaminedRecord | ExaminedCheckpoint | ExaminedCaller | ExaminedBlob
+type Examined = ExaminedRecord | ExaminedStretch | ExaminedCheckpoint | ExaminedCaller | ExaminedBlob
 
-EXAMINED = (ExaminedRecord, ExaminedCheckpoint, ExaminedCaller, ExaminedBlob)
+EXAMINED = (ExaminedRecord, ExaminedStretch, ExaminedCheckpoint, ExaminedCaller, ExaminedBlob)
+
+
+def count_rows(line: Line | Examined) -> int:
+    """How many lines of the export it stands for."""
+    return 1 + len(line.hashes) if isinstance(line, ExaminedStretch) else 1
 
 
 def examine_block(block: bytes, verifiers: Mapping[str, Verifier]) -> list[Line | Examined]:
@@ -109,7 +158,20 @@ def examine_block(block: bytes, verifiers: Mapping[str, Verifier]) -> list[Line 
 
     Raises ConfigurationError when they are no lines of an export.
     """
-    return [examine(line, verifiers) for line in decode_block(block)]
+    joined: list[Line | Examined] = []
+    stretch: list[ExaminedRecord] = []
+    for line in decode_block(block):
+        record = examine_record(line) if type(line) is RecordLine else None
+        if stretch and (record is None or not follows(record, stretch[-1])):
+            joined.append(_join(stretch))
+            stretch = []
+        if record is not None:
+            stretch.append(record)
+        else:
+            joined.append(examine(line, verifiers))
+    if stretch:
+        joined.append(_join(stretch))
+    return joined
 
 
 def examine(line: Line | Examined, verifiers: Mapping[str, Verifier]) -> Line | Examined:
@@ -127,6 +189,39 @@ def examine(line: Line | Examined, verifiers: Mapping[str, Verifier]) -> Line | 
             return line
 
 
+def follows(record: ExaminedRecord, before: ExaminedRecord) -> bool:
+    """Whether a record follows another one as it should, and has nothing to tell but that."""
+    return (
+        record.seq == record.place == before.seq + 1
+        and record.previous == before.leaf_hash.hex()
+        and record.log == before.log
+        and record.day == before.day
+        and record.version == before.version == VERSION
+        and not (record.findings or record.gone or record.leaf)
+        and record.elsewhere is None
+        and record.unlisted is None
+    )
+
+
+def _join(records: list[ExaminedRecord]) -> ExaminedRecord | ExaminedStretch:
+    first, *others = records
+    if not others:
+        return first
+    return ExaminedStretch(
+        first,
+        [record.leaf_hash for record in others],
+        [
+            (index, record.time, record.mono)
+            for index, (before, record) in enumerate(pairwise(records))
+            if record.mono != before.mono or record.time != before.time
+        ],
+        list({record.caller for record in others} - {""}),
+        sum([record.is_listed for record in others]),
+        sum([record.bodies for record in others]),
+        [(record.seq, digest) for record in others for digest in record.pieces],
+    )
+
+
 def examine_record(line: RecordLine) -> ExaminedRecord:
     """Examine a leaf and what hangs on it."""
     told: Findings = []
@@ -138,8 +233,8 @@ def examine_record(line: RecordLine) -> ExaminedRecord:
         told.append((found.LEAF_SPELLING.name, str(error)))
         return ExaminedRecord(line.seq, hash_leaf(line.leaf), told)
     record = leaf.record
-    columns = (record.call, record.kind, record.at)
-    if line.columns[1:] != columns:
+    _, call, kind, at = line.columns
+    if call != record.call or kind != record.kind or at != record.at:
         expected = (record.call, record.kind.value, record.at)
         told.append((found.COLUMN_ALTERED.name, f"found {line.columns[1:]}, expected {expected}"))
     caller = _caller_id(encode_caller(record.identity)) if record.identity is not None else ""
@@ -204,20 +299,19 @@ def _examine_call(
     row = call_row(record)
     if line.call_place is not None:
         _examine_row(line, record, row, caller, told)
-    elif row is None:
-        pass
-    elif line.call_elsewhere is not None:
+        return None, None
+    if row is None:
+        return None, None
+    if line.call_elsewhere is not None:
         return _examine_elsewhere(record, *line.call_elsewhere, told), None
-    else:
-        return None, (record.call, row.received_at[:10])
-    return None, None
+    return None, (record.call, row.received_at[:10])
 
 
 def _examine_row(line: RecordLine, record: Record, row: CallRow | None, caller: str, told: Findings) -> None:
     if row is None:
         what = f"call {record.call} is listed after a record that does not tell it"
         told.append((found.CALL_ALTERED.name, what))
-    elif bytes(line.call) != _row_encoder.encode(row) or line.call_place != (row.received_at[:10], caller):
+    elif line.call_place != (row.received_at[:10], caller) or bytes(line.call) != _row_encoder.encode(row):
         wrong = ", ".join(_find_wrong(line, row, caller))
         told.append((found.CALL_ALTERED.name, f"call {record.call} is listed with another {wrong}"))
     elif not row.complete:
@@ -241,13 +335,13 @@ def _examine_bodies(line: RecordLine, leaf: Leaf, told: Findings) -> tuple[list[
     """The digests of the pieces that must be there, and the slots of the bodies that are gone."""
     needed: list[str] = []
     gone: list[str] = []
-    record, known = leaf.record, 0
-    if not (line.bodies or record.request_body or record.response_body):
-        return needed, gone
-    is_body = _is_body if leaf.version > 1 else _is_whole_body
+    record, left = leaf.record, len(line.bodies)
+    is_body = _is_body if leaf.version == VERSION else _is_whole_body
     for slot, payload in ((Slot.REQUEST, record.request_body), (Slot.RESPONSE, record.response_body)):
+        if payload is None and not left:
+            continue
         pieces = [piece for piece in line.bodies if piece.slot == slot]
-        known += len(pieces)
+        left -= len(pieces)
         if payload is None or not (payload.commitment or payload.sha256):
             if pieces:
                 told.append((found.BODY_ALTERED.name, f"there is a {slot} body that the leaf does not know"))
@@ -258,7 +352,7 @@ def _examine_bodies(line: RecordLine, leaf: Leaf, told: Findings) -> tuple[list[
             needed += [piece.sha256 for piece in pieces]
         elif payload.size:
             gone.append(slot.value)
-    if known != len(line.bodies):
+    if left:
         what = "there is a body that is neither the request's nor the response's"
         told.append((found.BODY_ALTERED.name, what))
     return needed, gone
@@ -267,11 +361,12 @@ def _examine_bodies(line: RecordLine, leaf: Leaf, told: Findings) -> tuple[list[
 def _is_body(payload: Payload, pieces: list[BodyLine]) -> bool:
     """Whether these are the pieces that the leaf commits to, in order, as many as the body's size asks for."""
     salt = pieces[0].salt
+    digests = []
     for place, piece in enumerate(pieces):
         if piece.part != place or piece.salt != salt or _DIGEST.fullmatch(piece.sha256) is None:
             return False
-    is_as_long = len(pieces) == -(-payload.size // PIECE_BYTES)
-    return is_as_long and commit(salt, [piece.sha256 for piece in pieces]) == payload.commitment
+        digests.append(piece.sha256)
+    return len(digests) == -(-payload.size // PIECE_BYTES) and commit(salt, digests) == payload.commitment
 
 
 def _is_whole_body(payload: Payload, pieces: list[BodyLine]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from holdfast.audit.checkpoint import Origin, open_checkpoint
@@ -16,15 +17,22 @@ from holdfast.audit.keys import parse_certificate
 from holdfast.audit.note import BadNote, KeyName, Verifier
 from holdfast.audit.record import Kind, Seen, decode, timestamp
 from holdfast.audit.sequence import NO_HASH
-from holdfast.audit.tree import HASH_BYTES, LeafHash
+from holdfast.audit.tree import HASH_BYTES
 from holdfast.audit.verify import findings as found
-from holdfast.audit.verify.dropped import Drop
-from holdfast.audit.verify.examine import KNOWN_CALLERS, SPEAKING, ExaminedCheckpoint, ExaminedRecord
+from holdfast.audit.verify.examine import (
+    KNOWN_CALLERS,
+    SPEAKING,
+    VERSION,
+    ExaminedCheckpoint,
+    ExaminedRecord,
+    ExaminedStretch,
+)
 from holdfast.audit.verify.findings import Report
 from holdfast.audit.verify.scratch import Scratch
-from holdfast.audit.verify.times import TOLERATED_STEP_SECONDS, seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from holdfast.audit.checkpoint import Checkpoint
     from holdfast.audit.export import CheckpointLine, LeafHashesLine, LogLine
     from holdfast.audit.keys import Certificate
@@ -34,6 +42,7 @@ if TYPE_CHECKING:
 LEGACY = "legacy/"
 """Logs from before logs were signed are called so, and only those hold leaves of version 1."""
 
+TOLERATED_STEP_SECONDS = 2.0
 HASHES_A_WRITE = 1000
 
 
@@ -46,9 +55,7 @@ class Shared:
     root: Verifier
     logs: dict[int, LogCheck] = field(default_factory=dict)
     rows: Counter[str] = field(default_factory=Counter)
-    drops: dict[str, list[Drop]] = field(default_factory=dict)
-    """What records say of logs that were dropped, by the names of these."""
-
+    dropped_days: set[str] = field(default_factory=set)
     callers: set[str] = field(default_factory=set)
     """IDs of callers that were remembered lately."""
 
@@ -73,7 +80,6 @@ class LogCheck:
         self.size = 0
         self.is_legacy = line.origin.startswith(LEGACY)
         self.is_dropped = bool(line.dropped_at)
-        self.dropped_day = self.dropped_until = ""
         self.first_time = ""
         self._begun_at = ""
         self.last_time = ""
@@ -85,7 +91,7 @@ class LogCheck:
         self._shared = shared
         self._records = self._bodies = self._calls = 0
         self._previous: bytes = NO_HASH
-        self._hashes: list[LeafHash] = []
+        self._hashes: list[bytes] = []
         self._signed_size = 0
         self._clock = ("", 0)
         self._wall = 0.0
@@ -129,7 +135,7 @@ class LogCheck:
         if line.first != self.size or len(line.hashes) % HASH_BYTES or not self.is_dropped:
             self.tell(found.LEAF_MISSING, f"leaf hashes are kept from {line.first} on, expected {self.size}")
         for start in range(0, len(line.hashes) - HASH_BYTES + 1, HASH_BYTES):
-            self._append(LeafHash(line.hashes[start : start + HASH_BYTES]))
+            self._append([line.hashes[start : start + HASH_BYTES]])
 
     def check_record(self, told: ExaminedRecord) -> None:
         """Take in a leaf and what hangs on it."""
@@ -140,7 +146,26 @@ class LogCheck:
             self.tell(found.CODES[code], what, told.seq)
         if told.version:
             self._check_leaf(told)
-        self._append(LeafHash(told.leaf_hash))
+        self._append([told.leaf_hash])
+
+    def check_stretch(self, told: ExaminedStretch) -> None:
+        """Take in leaves that follow one another; all at once, where the first of them has its right place."""
+        first = told.first
+        is_in_place = (first.seq, first.log, first.day) == (self.size, self.origin, self.line.day)
+        self.check_record(first)
+        if not is_in_place or self.is_legacy or self.closed_at:
+            for record in told.others():
+                self.check_record(record)
+            return
+        for index, time, mono in told.clocks:
+            self._check_time(time, mono, self.size + index, starts=False)
+        for caller in told.callers:
+            self._remember_caller(caller)
+        self._records += len(told.hashes)
+        self._calls += told.listed
+        self._bodies += told.bodies
+        self._need(told.pieces)
+        self._append(told.hashes)
 
     def finish(self) -> None:
         """The log's lines are over."""
@@ -200,10 +225,10 @@ class LogCheck:
                 f"{self._begun_at}",
             )
 
-    def _append(self, leaf_hash: LeafHash) -> None:
-        self.size += 1
-        self._previous = leaf_hash
-        self._hashes.append(leaf_hash)
+    def _append(self, leaf_hashes: Sequence[bytes]) -> None:
+        self.size += len(leaf_hashes)
+        self._previous = leaf_hashes[-1]
+        self._hashes += leaf_hashes
         if len(self._hashes) >= HASHES_A_WRITE:
             self._shared.scratch.write_hashes(self.line.id, self._hashes)
             self._hashes.clear()
@@ -212,16 +237,17 @@ class LogCheck:
         self._shared.scratch.add("claim", (log, size, root, kind, self.origin, seq, self.last_time, None))
 
     def _check_leaf(self, told: ExaminedRecord) -> None:
-        if (told.version == 1) != self.is_legacy or (self.is_legacy and told.kind in SPEAKING):
-            self.tell(found.LEAF_PLACE, f"a {told.kind} record of version {told.version} is not of this log", told.seq)
+        if (told.version == VERSION) == self.is_legacy:
+            self.tell(found.LEAF_PLACE, f"a record of version {told.version} is not of this log", told.seq)
+        elif self.is_legacy and told.kind in SPEAKING:
+            self.tell(found.LEAF_PLACE, f"a {told.kind} record is not of this log", told.seq)
         elif not self.is_legacy:
             self._check_place(told)
-            self._check_time(told)
+            self._check_time(told.time, told.mono, told.place, starts=told.starts)
         if told.day != self.line.day:
             self.tell(found.COLUMN_ALTERED, f"found day {told.day!r}, expected {self.line.day!r}", told.seq)
         self._check_call(told)
-        if told.bodies or told.gone:
-            self._remember_bodies(told)
+        self._remember_bodies(told)
         if self.closed_at:
             self.tell(found.CHAIN_BROKEN, "it goes on after it was closed", told.seq)
         if told.kind in SPEAKING and self.certificate is not None:
@@ -248,37 +274,35 @@ class LogCheck:
         elif told.previous != NO_HASH.hex():
             self.tell(found.CHAIN_BROKEN, "it goes on from a log that it does not name", told.place)
 
-    def _check_time(self, told: ExaminedRecord) -> None:
-        if (told.time, told.mono) == self._clock:
+    def _check_time(self, time: str, mono: int, place: int, *, starts: bool) -> None:
+        if (time, mono) == self._clock:
             return
-        earlier, self._clock = self._clock, (told.time, told.mono)
-        self.last_time = told.time
-        if told.place < self.anchored.size:
-            self.anchored.time = told.time
-        if self._validity is not None and not self._validity[0] <= told.time <= self._validity[1]:
-            self.tell(found.CERTIFICATE_EXPIRED, f"the record is of {told.time}", told.place)
-        wall = seconds(told.time)
+        earlier, self._clock = self._clock, (time, mono)
+        self.last_time = time
+        if place < self.anchored.size:
+            self.anchored.time = time
+        if self._validity is not None and not self._validity[0] <= time <= self._validity[1]:
+            self.tell(found.CERTIFICATE_EXPIRED, f"the record is of {time}", place)
+        wall = seconds(time)
         if wall is None:
-            self.tell(found.LEAF_SPELLING, f"{told.time!r} is no time", told.place)
+            self.tell(found.LEAF_SPELLING, f"{time!r} is no time", place)
             return
         before, self._wall = self._wall, wall
         if before:
-            self._check_step(told, wall - before, (told.mono - earlier[1]) / 1_000_000)
+            ticked = None if starts else (mono - earlier[1]) / 1_000_000
+            self._check_step(place, wall - before, ticked)
 
-    def _check_step(self, told: ExaminedRecord, passed: float, ticked: float) -> None:
+    def _check_step(self, place: int, passed: float, ticked: float | None) -> None:
         """The wall clock may not go back, nor, within one run, say that another time passed than the other clock."""
         if passed < -TOLERATED_STEP_SECONDS:
-            self.tell(found.CLOCK_BACK, f"the record is {-passed:.1f} s older than the one before", told.place)
-        elif not told.starts and abs(passed - ticked) > TOLERATED_STEP_SECONDS:
-            self.tell(found.CLOCK_STEPPED, f"{ticked:.1f} s passed, the clock says {passed:.1f} s", told.place)
+            self.tell(found.CLOCK_BACK, f"the record is {-passed:.1f} s older than the one before", place)
+        elif ticked is not None and abs(passed - ticked) > TOLERATED_STEP_SECONDS:
+            self.tell(found.CLOCK_STEPPED, f"{ticked:.1f} s passed, the clock says {passed:.1f} s", place)
 
     def _check_call(self, told: ExaminedRecord) -> None:
         """What of a call depends on other records, and its caller, whom the database must hold."""
-        if told.caller and told.caller not in self._shared.callers:
-            if len(self._shared.callers) > KNOWN_CALLERS:
-                self._shared.callers.clear()
-            self._shared.callers.add(told.caller)
-            self._shared.scratch.add("caller", (told.caller,))
+        if told.caller:
+            self._remember_caller(told.caller)
         self._calls += told.is_listed
         if told.elsewhere is not None:
             call, log, seq = told.elsewhere
@@ -286,7 +310,15 @@ class LogCheck:
                 self.tell(found.CALL_ALTERED, f"call {call} is listed as it was at record {seq}", told.seq)
         elif told.unlisted is not None:
             call, day = told.unlisted
-            self._shared.scratch.add("unlisted", (day, call, self.origin, told.seq))
+            if day not in self._shared.dropped_days:
+                self.tell(found.CALL_MISSING, f"call {call} is not listed", told.seq)
+
+    def _remember_caller(self, caller: str) -> None:
+        if caller not in self._shared.callers:
+            if len(self._shared.callers) > KNOWN_CALLERS:
+                self._shared.callers.clear()
+            self._shared.callers.add(caller)
+            self._shared.scratch.add("caller", (caller,))
 
     def _is_after(self, log: int, seq: int, than: int) -> bool:
         """Whether that record came after record `than` of this log, in the same replica."""
@@ -299,9 +331,13 @@ class LogCheck:
         self._bodies += told.bodies
         for slot in told.gone:
             self._shared.scratch.add("gone", (self.origin, f"{told.seq}/{slot}"))
+        self._need([(told.seq, digest) for digest in told.pieces])
+
+    def _need(self, pieces: Iterable[tuple[int, str]]) -> None:
+        """These must be among the payloads, if there are any."""
         if self._shared.with_payloads:
-            for digest in told.pieces:
-                self._shared.scratch.add("needed", (self.line.day, digest, self.origin, told.seq))
+            for seq, digest in pieces:
+                self._shared.scratch.add("needed", (self.line.day, digest, self.origin, seq))
 
     def _check_own(self, leaf: Leaf) -> None:
         """What a record says of this log and of others."""
@@ -319,9 +355,6 @@ class LogCheck:
             self._claim_seen(erased, "redact" if record.redact.payloads else "drop", leaf.seq)
             for place in record.redact.payloads:
                 self._shared.scratch.add("erased", (erased.log, place))
-            if not record.redact.payloads:
-                drop = Drop(erased.size, record.redact.day, record.redact.until, leaf.time, self.origin, leaf.seq)
-                self._shared.drops.setdefault(erased.log, []).append(drop)
 
     def _claim_seen(self, seen: Seen, kind: str, seq: int) -> None:
         self._claim(seen.log, seen.size, _from_hex(seen.root), kind, seq)
@@ -346,6 +379,15 @@ def _begins(day: str, opened_at: str, begun_at: str) -> bool:
     says nothing: the database may have been away for days between the two.
     """
     return seconds(opened_at) is not None and opened_at[:10] == day == begun_at[:10] and opened_at <= begun_at
+
+
+def seconds(time: str) -> float | None:
+    """A leaf's time in Unix seconds; None when it is not spelt as `record.timestamp` spells it."""
+    try:
+        moment = datetime.fromisoformat(time)
+    except ValueError:
+        return None
+    return moment.timestamp() if moment.tzinfo is not None and timestamp(moment) == time else None
 
 
 def _from_hex(text: str) -> bytes:

@@ -19,8 +19,14 @@ from holdfast.audit.export import (
 from holdfast.audit.verify import findings as found
 from holdfast.audit.verify.anchored import Anchoring, check_anchoring, claim_missing, keep_evidence, take_evidence
 from holdfast.audit.verify.chains import check_chains
-from holdfast.audit.verify.dropped import check_dropped
-from holdfast.audit.verify.examine import ExaminedBlob, ExaminedCaller, ExaminedCheckpoint, ExaminedRecord, examine
+from holdfast.audit.verify.examine import (
+    ExaminedBlob,
+    ExaminedCaller,
+    ExaminedCheckpoint,
+    ExaminedRecord,
+    ExaminedStretch,
+    examine,
+)
 from holdfast.audit.verify.findings import LogSummary, Report
 from holdfast.audit.verify.leaves import LogCheck, Shared
 from holdfast.audit.verify.payloads import Callers, Payloads
@@ -60,18 +66,14 @@ def verify_lines(lines: Iterable[Line | Examined], root: Verifier, anchoring: An
         state = _State(Shared(report, scratch, root), anchoring)
         keep_evidence(anchoring, scratch, report)
         for line in _after_header(lines, state):
-            if type(line) is ExaminedRecord and state.current is not None:
-                state.current.check_record(line)
-            else:
-                _check_line(examine(line, {}), state)
+            _check_line(examine(line, {}), state)
         if not state.ended:
             raise ConfigurationError("the export was cut: it has no end; export it again.")
         logs = state.by_origin()
         claim_missing(logs, scratch, report)
         check_roots(logs, scratch, report)
         check_chains(logs.values())
-        check_dropped(logs.values(), state.shared.drops)
-        _check_unlisted(state)
+        _check_drops(state)
         _check_gone(state)
         check_anchoring(logs, anchoring, scratch)
     report.logs = [
@@ -96,6 +98,8 @@ def _check_line(line: Line | Examined, state: _State) -> None:
     if state.ended:
         raise ConfigurationError("the export goes on after its end.")
     match line:
+        case ExaminedStretch():
+            _current(state).check_stretch(line)
         case ExaminedRecord():
             _current(state).check_record(line)
         case CheckpointLine() | ExaminedCheckpoint():
@@ -129,6 +133,8 @@ def _add_log(line: LogLine, state: _State) -> None:
         shared.report.add(found.LOG_REPEATED, f"logs {line.id} and another", line.origin)
     shared.origins.add(line.origin)
     log = shared.logs[line.id] = LogCheck(line, shared)
+    if log.is_dropped:
+        shared.dropped_days.add(line.day)
     take_evidence(log, state.anchoring, shared.scratch)
 
 
@@ -155,8 +161,7 @@ def _begin_callers(state: _State) -> Callers:
     if state.callers is None:
         _end_content(state)
         shared = state.shared
-        has_dropped = any(log.is_dropped for log in shared.logs.values())
-        state.callers = Callers(shared.scratch, shared.report, all_are_named=not has_dropped)
+        state.callers = Callers(shared.scratch, shared.report, all_are_named=not shared.dropped_days)
     return state.callers
 
 
@@ -194,12 +199,13 @@ def _check_counts(line: EndLine, state: _State) -> None:
             state.shared.report.add(found.ROWS_FOREIGN, f"{table} has {rows} rows, {found_rows} belong to the record")
 
 
-def _check_unlisted(state: _State) -> None:
-    """A call may only be missing from the list when the day on which it arrived was dropped."""
-    dropped_days = {log.dropped_day for log in state.shared.logs.values() if log.dropped_day}
-    for day, call, log, seq in state.shared.scratch.select("SELECT day, call, log, seq FROM unlisted"):
-        if day not in dropped_days:
-            state.shared.report.add(found.CALL_MISSING, f"call {call} is not listed", log, seq)
+def _check_drops(state: _State) -> None:
+    """A log may only be dropped when a record says so, with its size and root."""
+    query = "SELECT log, MAX(size) FROM claim WHERE kind = 'drop' GROUP BY log"
+    recorded = {log: size for log, size in state.shared.scratch.select(query)}  # noqa: C416  typed so
+    for log in state.shared.logs.values():
+        if log.is_dropped and recorded.get(log.origin) != log.size:
+            log.tell(found.DROPPED_UNRECORDED, f"on {log.line.dropped_at}")
 
 
 def _check_gone(state: _State) -> None:

@@ -25,7 +25,7 @@ from holdfast.audit.export import BLOCK, LogLine, read_blocks
 from holdfast.audit.keys import parse_certificate
 from holdfast.audit.note import BadNote, KeyName
 from holdfast.audit.verify.examine import examine_block
-from holdfast.audit.verify.worker import PLACES, Channel, Gone, Task, decode_outcome, encode_task
+from holdfast.audit.verify.worker import PLACES, Channel, Gone, decode_outcome, encode_verifiers
 from holdfast.errors import ConfigurationError, HoldfastError
 
 if TYPE_CHECKING:
@@ -44,14 +44,14 @@ LARGEST_SENT = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """How the work is shared: among how many workers, in blocks of how many bytes, and from which byte on.
+    """How the work is shared: among how many workers, in blocks of how many bytes, and after how many lines.
 
     This process examines up to `own_blocks` while it waits for a worker's.
     """
 
     workers: int
     block_bytes: int = BLOCK
-    alone_bytes: int = 4 << 20
+    alone_lines: int = 1000
     own_blocks: int = 4
 
 
@@ -81,7 +81,7 @@ class _Crew:
         self._sharing = sharing
         self._workers: list[_Worker] = []
         self._begun: deque[_Worker | _Own] = deque()
-        self._alone_bytes = 0
+        self._alone_lines = 0
         self._verifiers: dict[str, Verifier] = {}
         self._seen: list[Verifier] = []
 
@@ -110,7 +110,7 @@ class _Crew:
 
     def _begin(self, block: bytes) -> bool:
         """Have a block examined; false when something that was begun before has to be finished first."""
-        if not self._sharing.workers or self._alone_bytes < self._sharing.alone_bytes:
+        if not self._sharing.workers or self._alone_lines < self._sharing.alone_lines:
             return self._begin_here(block, most=1)
         if not self._workers:
             self._workers = [_Worker() for _ in range(self._sharing.workers)]
@@ -129,8 +129,9 @@ class _Crew:
     def _begin_here(self, block: bytes, most: int) -> bool:
         if sum(isinstance(begun, _Own) for begun in self._begun) >= most:
             return False
-        self._alone_bytes += len(block)
         self._begun.append(_Own(block, self._verifiers))
+        if not self._workers:
+            self._alone_lines += block.count(b"\n")
         return True
 
     def _finish(self) -> list[Line | Examined]:
@@ -210,11 +211,11 @@ class _Worker:
 
     def begin(self, block: bytes, verifiers: Sequence[Verifier]) -> None:
         """Hand out a block, with those of these verifiers that it does not know yet."""
-        task = Task(block, list(verifiers[self._known :]))
+        news = verifiers[self._known :]
         self._known = len(verifiers)
         self.tasks += 1
         try:
-            self._channel.send(encode_task(task))
+            self._channel.send(block, encode_verifiers(news))
         except Gone as error:
             raise self._ended() from error
 
@@ -236,7 +237,7 @@ class _Worker:
 
     def _receive(self) -> bytes:
         try:
-            return self._channel.receive()
+            return self._channel.receive()[0]
         except Gone as error:
             raise self._ended() from error
 

@@ -12,17 +12,19 @@ import typer
 
 from holdfast.cli.audit.reading import open_lines
 from holdfast.cli.options import ConfigFile, OutputFormat, parse_age, read_settings
-from holdfast.cli.output import Output, counted, print_table, print_value, show_count
+from holdfast.cli.output import Output, print_table, print_value, show_count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from holdfast.audit.export import Line
     from holdfast.audit.note import Verifier
     from holdfast.audit.verify import Anchoring, Class, Report
     from holdfast.audit.verify.examine import Examined
+    from holdfast.cli.output import Advance
     from holdfast.settings import Settings
 
+ROWS_TOLD = 100
 ACCEPTABLE = ("unanchored", "stale", "clock", "incomplete", "redacted")
 
 
@@ -89,7 +91,7 @@ def verify(
     with ExitStack() as stack:
         lines = _open_lines(export, settings, key, stack)
         advance = stack.enter_context(show_count("rows"))
-        report = verify_lines(counted(lines, advance), key, anchoring)
+        report = verify_lines(_counted_rows(lines, advance), key, anchoring)
     _print_report(report, accepted, key, output)
     if export is not None and output is Output.TABLE and _is_only_cut(report):
         typer.echo("if this export is older than the anchors, export again before you believe this")
@@ -122,6 +124,19 @@ def _open_lines(
         return stack.enter_context(open_lines(settings or read_settings(None)))
     stream = sys.stdin.buffer if str(export) == "-" else stack.enter_context(export.open("rb"))
     return stack.enter_context(closing(examined_lines(stream, root)))
+
+
+def _counted_rows(lines: Iterable[Line | Examined], advance: Advance) -> Iterator[Line | Examined]:
+    """Yield the lines, and tell of their rows: one that was examined may stand for many."""
+    from holdfast.audit.verify.examine import count_rows
+
+    untold = 0
+    for line in lines:
+        untold += count_rows(line)
+        if untold >= ROWS_TOLD:
+            advance(untold)
+            untold = 0
+        yield line
 
 
 def _parse_classes(text: str) -> frozenset[Class]:
