@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from holdfast.audit.checkpoint import Origin, open_checkpoint
@@ -19,6 +18,7 @@ from holdfast.audit.record import Kind, Seen, decode, timestamp
 from holdfast.audit.sequence import NO_HASH
 from holdfast.audit.tree import HASH_BYTES
 from holdfast.audit.verify import findings as found
+from holdfast.audit.verify.dropped import Drop
 from holdfast.audit.verify.examine import (
     KNOWN_CALLERS,
     SPEAKING,
@@ -29,6 +29,7 @@ from holdfast.audit.verify.examine import (
 )
 from holdfast.audit.verify.findings import Report
 from holdfast.audit.verify.scratch import Scratch
+from holdfast.audit.verify.times import TOLERATED_STEP_SECONDS, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 LEGACY = "legacy/"
 """Logs from before logs were signed are called so, and only those hold leaves of version 1."""
 
-TOLERATED_STEP_SECONDS = 2.0
 HASHES_A_WRITE = 1000
 
 
@@ -55,7 +55,9 @@ class Shared:
     root: Verifier
     logs: dict[int, LogCheck] = field(default_factory=dict)
     rows: Counter[str] = field(default_factory=Counter)
-    dropped_days: set[str] = field(default_factory=set)
+    drops: dict[str, list[Drop]] = field(default_factory=dict)
+    """What records say of logs that were dropped, by the names of these."""
+
     callers: set[str] = field(default_factory=set)
     """IDs of callers that were remembered lately."""
 
@@ -80,6 +82,7 @@ class LogCheck:
         self.size = 0
         self.is_legacy = line.origin.startswith(LEGACY)
         self.is_dropped = bool(line.dropped_at)
+        self.dropped_day = self.dropped_until = ""
         self.first_time = ""
         self._begun_at = ""
         self.last_time = ""
@@ -310,8 +313,7 @@ class LogCheck:
                 self.tell(found.CALL_ALTERED, f"call {call} is listed as it was at record {seq}", told.seq)
         elif told.unlisted is not None:
             call, day = told.unlisted
-            if day not in self._shared.dropped_days:
-                self.tell(found.CALL_MISSING, f"call {call} is not listed", told.seq)
+            self._shared.scratch.add("unlisted", (day, call, self.origin, told.seq))
 
     def _remember_caller(self, caller: str) -> None:
         if caller not in self._shared.callers:
@@ -355,6 +357,9 @@ class LogCheck:
             self._claim_seen(erased, "redact" if record.redact.payloads else "drop", leaf.seq)
             for place in record.redact.payloads:
                 self._shared.scratch.add("erased", (erased.log, place))
+            if not record.redact.payloads:
+                drop = Drop(erased.size, record.redact.day, record.redact.until, leaf.time, self.origin, leaf.seq)
+                self._shared.drops.setdefault(erased.log, []).append(drop)
 
     def _claim_seen(self, seen: Seen, kind: str, seq: int) -> None:
         self._claim(seen.log, seen.size, _from_hex(seen.root), kind, seq)
@@ -379,15 +384,6 @@ def _begins(day: str, opened_at: str, begun_at: str) -> bool:
     says nothing: the database may have been away for days between the two.
     """
     return seconds(opened_at) is not None and opened_at[:10] == day == begun_at[:10] and opened_at <= begun_at
-
-
-def seconds(time: str) -> float | None:
-    """A leaf's time in Unix seconds; None when it is not spelt as `record.timestamp` spells it."""
-    try:
-        moment = datetime.fromisoformat(time)
-    except ValueError:
-        return None
-    return moment.timestamp() if moment.tzinfo is not None and timestamp(moment) == time else None
 
 
 def _from_hex(text: str) -> bytes:

@@ -19,6 +19,7 @@ from holdfast.audit.export import (
 from holdfast.audit.verify import findings as found
 from holdfast.audit.verify.anchored import Anchoring, check_anchoring, claim_missing, keep_evidence, take_evidence
 from holdfast.audit.verify.chains import check_chains
+from holdfast.audit.verify.dropped import check_dropped
 from holdfast.audit.verify.examine import (
     ExaminedBlob,
     ExaminedCaller,
@@ -73,7 +74,8 @@ def verify_lines(lines: Iterable[Line | Examined], root: Verifier, anchoring: An
         claim_missing(logs, scratch, report)
         check_roots(logs, scratch, report)
         check_chains(logs.values())
-        _check_drops(state)
+        check_dropped(logs.values(), state.shared.drops)
+        _check_unlisted(state)
         _check_gone(state)
         check_anchoring(logs, anchoring, scratch)
     report.logs = [
@@ -133,8 +135,6 @@ def _add_log(line: LogLine, state: _State) -> None:
         shared.report.add(found.LOG_REPEATED, f"logs {line.id} and another", line.origin)
     shared.origins.add(line.origin)
     log = shared.logs[line.id] = LogCheck(line, shared)
-    if log.is_dropped:
-        shared.dropped_days.add(line.day)
     take_evidence(log, state.anchoring, shared.scratch)
 
 
@@ -161,7 +161,8 @@ def _begin_callers(state: _State) -> Callers:
     if state.callers is None:
         _end_content(state)
         shared = state.shared
-        state.callers = Callers(shared.scratch, shared.report, all_are_named=not shared.dropped_days)
+        has_dropped = any(log.is_dropped for log in shared.logs.values())
+        state.callers = Callers(shared.scratch, shared.report, all_are_named=not has_dropped)
     return state.callers
 
 
@@ -199,13 +200,12 @@ def _check_counts(line: EndLine, state: _State) -> None:
             state.shared.report.add(found.ROWS_FOREIGN, f"{table} has {rows} rows, {found_rows} belong to the record")
 
 
-def _check_drops(state: _State) -> None:
-    """A log may only be dropped when a record says so, with its size and root."""
-    query = "SELECT log, MAX(size) FROM claim WHERE kind = 'drop' GROUP BY log"
-    recorded = {log: size for log, size in state.shared.scratch.select(query)}  # noqa: C416  typed so
-    for log in state.shared.logs.values():
-        if log.is_dropped and recorded.get(log.origin) != log.size:
-            log.tell(found.DROPPED_UNRECORDED, f"on {log.line.dropped_at}")
+def _check_unlisted(state: _State) -> None:
+    """A call may only be missing from the list when the day on which it arrived was dropped."""
+    dropped_days = {log.dropped_day for log in state.shared.logs.values() if log.dropped_day}
+    for day, call, log, seq in state.shared.scratch.select("SELECT day, call, log, seq FROM unlisted"):
+        if day not in dropped_days:
+            state.shared.report.add(found.CALL_MISSING, f"call {call} is not listed", log, seq)
 
 
 def _check_gone(state: _State) -> None:
