@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 SQLITE = (
-    'sqlite3 state/audit.db ".backup audit-backup.db"',
+    '(umask 077; sqlite3 state/audit.db ".backup audit-backup.db")',
     "rm -f state/audit.db-wal state/audit.db-shm && cp audit-backup.db state/audit.db",
 )
 POSTGRES = (
-    'pg_dump --format=custom --file=audit.dump "$AUDIT_DATABASE"',
+    '(umask 077; pg_dump --format=custom --file=audit.dump "$AUDIT_DATABASE")',
     'pg_restore --exit-on-error --dbname="$NEW_DATABASE" audit.dump',
 )
 
@@ -74,6 +74,8 @@ def test_a_restored_backup_is_gone_on_with_once_somebody_says_so(place: Place, t
         ledger = open_test_ledger(tmp_path, database)
         ledger.write([entry(b"before the backup")])
         run(place.back_up)
+        (backup,) = (file for name in ("audit-backup.db", "audit.dump") if (file := tmp_path / name).exists())
+        assert backup.stat().st_mode & 0o777 == 0o600
         ledger.write([entry(b"after the backup")])
         anchor(database, ledger, anchors)
         ledger.close()
