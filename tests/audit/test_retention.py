@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -97,6 +98,20 @@ def test_no_day_goes_past_one_that_may_still_be_written() -> None:
     days = [day("01"), day("04", ended=False), day("08")]
     assert dropped(days, max_age_days=1) == ["01 maxAgeDays", "04 maxAgeDays stays"]
     assert dropped([*days[:1], day("08", ended=False)], max_age_days=5) == ["01 maxAgeDays"]
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [
+        ("2026-03-05T11:59:59.999999Z", ["04 maxAgeDays"]),
+        ("2026-03-05T12:00:00.000000Z", []),
+        ("2036-03-05T12:00:00.000000Z", []),
+    ],
+)
+def test_a_day_is_as_old_as_its_last_record(last: str, expected: list[str]) -> None:
+    late = replace(day("04"), until=last)
+    assert dropped([late, day("08")], max_age_days=5) == expected
+    assert dropped([late], max_bytes=1) == ["04 maxBytes"]
 
 
 @pytest.mark.parametrize(("after_midnight", "expected"), [(59, []), (61, ["09 maxBytes"])])
@@ -244,9 +259,11 @@ def test_of_what_nobody_can_attribute_nothing_but_the_id_tells(wanted: Wanted, m
 # -- what is recorded --------------------------------------------------------------------------------------------
 
 
-def test_a_drop_names_the_log_as_it_is_and_no_payloads() -> None:
+def test_a_drop_names_the_log_as_it_is_its_day_its_last_time_and_no_payloads() -> None:
     seen = Seen("holdfast/test/gw/1", 10, "11" * 32)
-    assert describe_drop(log(), Why("old", "maxAgeDays"), "carol") == Redaction(seen, "old", "carol", "maxAgeDays")
+    until = "2026-03-02T00:00:05.000000Z"
+    told = describe_drop(log(), until, Why("old", "maxAgeDays"), "carol")
+    assert told == Redaction(seen, "old", "carol", "maxAgeDays", day="2026-03-01", until=until)
 
 
 def test_an_erasure_names_every_body_some_in_a_record() -> None:
@@ -265,6 +282,8 @@ def test_only_what_nothing_else_says_is_recorded_again() -> None:
         Redaction(two, "", payloads=("1/request",)),
     )
     assert carry_over([whole, of_one, of_two], {"one"}) == [whole, of_two]
+    dated = Redaction(one, "", day="2026-03-01", until="2026-03-02T00:00:05.000000Z")
+    assert carry_over([dated], {"one"}) == [dated]
 
 
 @pytest.mark.parametrize(

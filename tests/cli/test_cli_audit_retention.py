@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
 from audit.entries import entry, new_id, open_test_ledger, record
@@ -34,6 +36,7 @@ RULE = {"name": "bodies-of-pods", "olderThanDays": 2, "resources": ["pods"], "us
 def make(folder: Path, **retention: object) -> World:
     """A world with calls of alice and bob five, three and no days ago; the days before today have ended."""
     world = make_world(folder, {"audit": {"retention": retention}})
+    share_root(world)
     moment = TODAY
 
     def clock() -> Clock:
@@ -48,6 +51,16 @@ def make(folder: Path, **retention: object) -> World:
             ledger.write([entry(body, call=told.call, identity=told.identity, timing=told.timing)])
         ledger.close("the day is over" if number else "")
     return world
+
+
+def share_root(world: World) -> None:
+    """Give the commands the root of the gateway that wrote the record."""
+    root = KeyFolder(world.folder / "audit-keys")
+    root.folder.mkdir()
+    root.make_root("test", Ed25519PrivateKey.generate())
+    world.settings.key_folder.mkdir(parents=True)
+    for file in (root.root_key, root.root_pub):
+        shutil.copy(file, world.settings.key_folder)
 
 
 def run(world: World, *arguments: str) -> Result:
@@ -122,12 +135,15 @@ def test_days_go_until_the_rest_fits(tmp_path: Path) -> None:
 
 def test_a_day_that_may_still_be_written_is_told_of(tmp_path: Path) -> None:
     world = make(tmp_path, maxAgeDays=2)
-    with world.database.writing() as connection:
-        connection.exec_driver_sql("UPDATE logs SET closed_at = NULL, replica = 'crashed' WHERE id = 2")
+    at = TODAY - timedelta(days=3)
+    crashed = open_test_ledger(
+        world.folder, world.database, replica="crashed", clock=lambda: Clock(timestamp(at), int(at.timestamp()))
+    )
+    crashed.close()
     result = run(world, "retention", "run")
     assert (result.exit_code, f"{day(3)} and what is younger stays" in result.stderr) == (0, True)
-    assert "holdfast/test/other/2" in result.stderr
-    assert told(world, "retention", "plan")["blocked"] == {"day": day(3), "logs": ["holdfast/test/other/2"]}
+    assert "holdfast/test/crashed/1" in result.stderr
+    assert told(world, "retention", "plan")["blocked"] == {"day": day(3), "logs": ["holdfast/test/crashed/1"]}
     done = told(world, "retention", "run", "--gone", "crashed")
     assert ([found["day"] for found in done["days"]], done["blocked"]) == ([day(3)], None)
 
@@ -265,7 +281,6 @@ def test_nobody_is_erased_by_accident(tmp_path: Path, options: list[str], senten
 
 def test_one_command_erases_at_a_time(tmp_path: Path) -> None:
     world = make(tmp_path, maxAgeDays=2)
-    world.settings.state_dir.mkdir(exist_ok=True)
     with RetentionStore(world.database).alone(world.settings.state_dir / "audit.maintenance.lock"):
         for command in (["retention", "run"], ["erase", "--user", "alice", "--reason", "x", "--yes"]):
             result = run(world, *command)
@@ -277,6 +292,7 @@ def test_one_command_erases_at_a_time(tmp_path: Path) -> None:
 def test_the_maintenance_log_is_anchored(tmp_path: Path) -> None:
     world = make_world(tmp_path, {"audit": {"anchors": {"file": "anchors/file.notes"}}})
     (tmp_path / "anchors").mkdir()
+    share_root(world)
     world.ledger.write([entry(b"{}")])
     assert told(world, "erase", "--user", "alice", "--reason", "x", "--yes")["bodies"] == 1
     log = next(log for log in LedgerStore(world.database).all_logs() if log.replica.endswith(".maintenance"))

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.audit.record import Entry, Kind, Record, timestamp
 from holdfast.audit.retention import PLACES_A_RECORD, Why, carry_over, describe_drop, describe_erasure
+from holdfast.audit.store.signed import not_as_signed
 from holdfast.errors import HoldfastError
 
 if TYPE_CHECKING:
@@ -79,10 +80,13 @@ class Eraser:
         Raises Conflict when a log of it is not as it was signed, or still written.
         """
         logs = plan.day.logs
-        recorded = [told for log in logs for told in self._dropper.check(log)]
+        signed = [(log, self._dropper.check(log)) for log in logs]
+        for log, found in signed:
+            if found.until > plan.day.until:
+                raise not_as_signed(log, f"its last record is of {found.until}, not of {plan.day.until} or before")
         dropped = self._store.dropped_origins() | {log.origin for log in logs}
-        self._record(carry_over(recorded, dropped))
-        self._record([describe_drop(log, plan.why, self._requested_by) for log in logs])
+        self._record(carry_over((told for _, found in signed for told in found.redactions), dropped))
+        self._record([describe_drop(log, found.until, plan.why, self._requested_by) for log, found in signed])
         yield from self._dropper.drop(plan.day.day, logs, timestamp(self._clock()))
         self._store.settle()
         self._store.remove_day_pieces(plan.day.day)

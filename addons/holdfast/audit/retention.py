@@ -1,7 +1,8 @@
 """What is kept how long: whole days of the record by age and size, bodies by rule, and one person's bodies on request.
 
 Deciding, from values; `erasing` carries it out. Days go the oldest first and never past one that may still be
-written: a call that spans midnight has its records in two days, and what is left of it must fit together.
+written: a call that spans midnight has its records in two days, and what is left of it must fit together. By age a
+day goes once its last record is as old as that, too, be it the one that closed a log long after midnight.
 """
 
 from __future__ import annotations
@@ -32,11 +33,15 @@ CLOCK_SLACK = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """One day of the record: its logs that were not dropped, and those among them that may still be written."""
+    """One day of the record: its logs that were not dropped, and those among them that may still be written.
+
+    `until` is the latest time of their last records.
+    """
 
     day: str
     logs: tuple[LogRow, ...]
     unended: tuple[LogRow, ...] = ()
+    until: str = ""
 
     @property
     def records(self) -> int:
@@ -173,8 +178,9 @@ def plan_days(
 
 
 def _why_to_drop(day: Day, settings: Retention, used: int, now: datetime) -> Why | None:
-    if settings.max_age_days is not None and day.day < first_kept_day(now, settings.max_age_days):
-        return Why(f"older than {settings.max_age_days} days", "maxAgeDays")
+    days = settings.max_age_days
+    if days is not None and day.day < first_kept_day(now, days) and day.until < timestamp(now - timedelta(days=days)):
+        return Why(f"older than {days} days", "maxAgeDays")
     if settings.max_bytes is not None and used > settings.max_bytes:
         return Why(f"the record took more than {settings.max_bytes} bytes", "maxBytes")
     return None
@@ -225,9 +231,9 @@ def choose_wanted(bodies: Iterable[StoredBody], wanted: Wanted, why: Why) -> Ite
             yield body, why if means else None
 
 
-def describe_drop(log: LogRow, why: Why, requested_by: str) -> Redaction:
-    """What is recorded before a log is dropped."""
-    return Redaction(_seen(log), why.reason, requested_by, why.rule)
+def describe_drop(log: LogRow, until: str, why: Why, requested_by: str) -> Redaction:
+    """What is recorded before a log is dropped, whose last leaf is of the time `until`."""
+    return Redaction(_seen(log), why.reason, requested_by, why.rule, day=log.day, until=until)
 
 
 def describe_erasure(log: LogRow, places: Iterable[Place], why: Why, requested_by: str) -> list[Redaction]:

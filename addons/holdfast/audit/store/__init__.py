@@ -10,6 +10,7 @@ export     all of it in one snapshot, as the lines of an export
 copying    all of it copied into another database
 proving    one record's leaf, and its log's, for a proof
 reconcile  which calls it has, for the API server's log to be held against
+signed     logs held against what was signed, before anything of them is erased
 retention  what there is to erase, and bodies erased
 dropping   days dropped
 """

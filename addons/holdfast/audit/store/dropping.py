@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, func, insert, select, text, update
 from sqlalchemy.exc import OperationalError
 
-from holdfast.audit.record import Kind, decode
-from holdfast.audit.store.ledger import LogRow, partition_name
+from holdfast.audit.store.ledger import LedgerStore, LogRow, partition_name
 from holdfast.audit.store.retention import References, delete_blobs, overwrite_what_goes
+from holdfast.audit.store.signed import not_as_signed
 from holdfast.audit.store.tables import DAILY, blobs, bodies, calls, checkpoints, leaf_hashes, logs, records
 from holdfast.audit.tree import HASH_BYTES, Frontier, LeafHash, hash_leaf
 from holdfast.errors import ConfigurationError, Conflict, Unavailable
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from holdfast.audit.record import Redaction
+    from holdfast.audit.store.signed import SignedLog, SignedLogs
     from holdfast.database import Database
 
 HASHES_A_ROW = 4096
@@ -50,31 +50,28 @@ _LOCK_NOT_AVAILABLE = {"55P03", "40P01"}
 class DayDropper:
     """Drops days in one database. Every method raises Unavailable."""
 
-    def __init__(self, database: Database, *, has_pieces: bool = False) -> None:
+    def __init__(self, database: Database, signed: SignedLogs, *, has_pieces: bool = False) -> None:
         self._database = database
+        self._signed = signed
         self._has_pieces = has_pieces
 
-    def check(self, log: LogRow) -> list[Redaction]:
-        """Make a log again from its leaves; return what it records as erased.
+    def check(self, log: LogRow) -> SignedLog:
+        """Make a log again from its leaves; return what they say.
 
         Raises Conflict when it is not as it was signed: then the auditor must see it first. ConfigurationError when
         its payloads are in an object store that is not there.
         """
-        tree, recorded = Frontier(), []
-        for page in self._leaves(log, 0):
-            tree.extend(hash_leaf(leaf) for _, leaf in page)
-            recorded += [decode(leaf).record.redact for kind, leaf in page if kind == Kind.REDACT]
+        signed = self._signed.read(log)
+        more = (records.c.day == log.day, records.c.log == log.id, records.c.seq >= log.size)
+        outside = (blobs.c.day == log.day, blobs.c.body.is_(None))
         with self._database.reading() as connection:
-            is_signed = not log.certificate or not log.size or _has_last_note(connection, log)
-            outside = select(blobs.c.sha256).where(blobs.c.day == log.day, blobs.c.body.is_(None)).limit(1)
-            needs_pieces = not self._has_pieces and connection.execute(outside).first() is not None
-        if (tree.size, tree.root().hex()) != (log.size, log.root) or not is_signed:
-            raise Conflict(
-                f"the log {log.origin} is not what was signed, so it is not dropped; run `holdfast audit verify`"
-            )
-        if needs_pieces:
+            has_more = connection.execute(select(records.c.seq).where(*more).limit(1)).first() is not None
+            has_outside = connection.execute(select(blobs.c.sha256).where(*outside).limit(1)).first() is not None
+        if has_more:
+            raise not_as_signed(log, f"it has more than {log.size} records")
+        if has_outside and not self._has_pieces:
             raise ConfigurationError("payloads are in an object store; set audit.payloads as the gateway has it.")
-        return [redact for redact in recorded if redact is not None]
+        return signed
 
     def drop(self, day: str, its_logs: Sequence[LogRow], at: str) -> Iterator[int]:
         """Drop all logs of a day; yield how many records went, step by step.
@@ -86,6 +83,7 @@ class DayDropper:
                 for log in its_logs:
                     self._keep_hashes(connection, log)
                 _mark_dropped(connection, its_logs, at)
+                _require_no_other(connection, day, its_logs)
                 _drop_partitions(connection, day, its_logs)
             yield sum(log.size for log in its_logs)
             return
@@ -109,26 +107,10 @@ class DayDropper:
         for day in dict.fromkeys(log.day for log in found):
             yield from self._remove_rows(day, [log for log in found if log.day == day])
 
-    def _leaves(self, log: LogRow, first: int) -> Iterator[list[tuple[str, bytes]]]:
-        """Yield kind and leaf of a log's records in order, a page at a time."""
-        while True:
-            query = (
-                select(records.c.kind, records.c.leaf)
-                .where(records.c.day == log.day, records.c.log == log.id, records.c.seq >= first)
-                .order_by(records.c.seq)
-                .limit(PAGE)
-            )
-            with self._database.reading() as connection:
-                page = [(kind, bytes(leaf)) for kind, leaf in connection.execute(query)]
-            yield page
-            first += len(page)
-            if len(page) < PAGE:
-                return
-
     def _keep_hashes(self, connection: Connection, log: LogRow) -> None:
         """Write the leaf hashes of a whole log."""
         tree, first = Frontier(), 0
-        hashes = (hash_leaf(leaf) for page in self._leaves(log, 0) for _, leaf in page)
+        hashes = map(hash_leaf, LedgerStore(self._database).leaves(log))
         for some in batched(hashes, HASHES_A_ROW):
             tree.extend(some)
             connection.execute(insert(leaf_hashes).values(log=log.id, first=first, hashes=b"".join(some)))
@@ -198,11 +180,6 @@ def _yielding() -> Iterator[None]:
     time.sleep(time.monotonic() - began)
 
 
-def _has_last_note(connection: Connection, log: LogRow) -> bool:
-    here = (checkpoints.c.day == log.day, checkpoints.c.log == log.id, checkpoints.c.size == log.size)
-    return connection.execute(select(checkpoints.c.size).where(*here)).first() is not None
-
-
 def _mark_dropped(connection: Connection, its_logs: Sequence[LogRow], at: str) -> None:
     for log in its_logs:
         as_it_was = (logs.c.id == log.id, logs.c.size == log.size, logs.c.root == log.root, logs.c.dropped_at.is_(None))
@@ -236,6 +213,19 @@ def _delete_notes(connection: Connection, log: LogRow, size: int) -> None:
     """Checkpoints up to a size, but for the last one."""
     sizes = (checkpoints.c.size <= size, checkpoints.c.size < log.size)
     connection.execute(delete(checkpoints).where(checkpoints.c.day == log.day, checkpoints.c.log == log.id, *sizes))
+
+
+def _require_no_other(connection: Connection, day: str, its_logs: Sequence[LogRow]) -> None:
+    """Whatever has this day goes with its partitions. Raises Conflict when that is more than these logs."""
+    numbers = [log.id for log in its_logs]
+    for table in (records, bodies):
+        others = select(table.c.log).where(table.c.day == day, table.c.log.not_in(numbers)).limit(1)
+        number = connection.execute(others).scalar()
+        if number is not None:
+            raise Conflict(
+                f"{table.name} of log number {number} are kept under {day}, which is not its day, so {day} is not "
+                "dropped; run `holdfast audit verify`"
+            )
 
 
 def _drop_partitions(connection: Connection, day: str, its_logs: Sequence[LogRow]) -> None:

@@ -13,7 +13,7 @@ no log of its day is written any more: mark and all, by the same command or by a
 from __future__ import annotations
 
 import fcntl
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import batched, groupby
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,9 +24,10 @@ from holdfast.audit.record import CallRow, Kind, call_row, decode
 from holdfast.audit.retention import Day, Place, StoredBody, first_written_day, is_pinned_by
 from holdfast.audit.store.ledger import LogRow, PieceStore, partition_name
 from holdfast.audit.store.naming import require_one, starts_with
+from holdfast.audit.store.signed import is_legacy, time_of
 from holdfast.audit.store.tables import CALL_ROW, DAILY, blobs, bodies, calls, logs, records
 from holdfast.database import metadata
-from holdfast.errors import ConfigurationError, Conflict
+from holdfast.errors import ConfigurationError, Conflict, Internal
 from holdfast.migrations import VERSION_TABLE
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection
 
+    from holdfast.audit.record import Leaf
     from holdfast.database import Database
 
 PAGE = 500
@@ -123,11 +125,12 @@ class RetentionStore:
             yield
 
     def days(self) -> Iterator[Day]:
-        """Yield the days that have logs, the oldest first."""
-        kept = [log for log in self._logs() if log.dropped_at is None]
+        """Yield the days that have logs, the oldest first. A log without a record has nothing that could go."""
+        kept = [log for log in self._logs() if log.dropped_at is None and log.size]
         for day, of_day in groupby(kept, key=lambda log: log.day):
-            its_logs = tuple(of_day)
-            yield Day(day, its_logs, tuple(log for log in its_logs if not self._has_ended(log)))
+            its_logs = {log: self._last_leaf(log) for log in of_day}
+            unended = tuple(log for log, last in its_logs.items() if not self._has_ended(log, last))
+            yield Day(day, tuple(its_logs), unended, max(time_of(last) if last else "" for last in its_logs.values()))
 
     def dropped_origins(self) -> set[str]:
         """The logs that were dropped."""
@@ -214,13 +217,16 @@ class RetentionStore:
         if self._pieces is None:
             return
         stored = self._pieces.days()
-        by_day = {day: list(of_day) for day, of_day in groupby(self._logs(), key=lambda log: log.day)}
+        begun = (log for log in self._logs() if log.size)
+        by_day = {day: list(of_day) for day, of_day in groupby(begun, key=lambda log: log.day)}
         for name in stored:
             its_logs = by_day.get(name.removeprefix(ERASING), [])
             if not name.startswith(ERASING):
                 if its_logs and all(log.dropped_at for log in its_logs):
                     self.remove_day_pieces(name)
-            elif name.removeprefix(ERASING) < first_written_day(now) and all(map(self._has_ended, its_logs)):
+            elif name.removeprefix(ERASING) < first_written_day(now) and all(
+                self._has_ended(log, self._last_leaf(log)) for log in its_logs
+            ):
                 self._finish_erasing(name)
 
     def _finish_erasing(self, marks: str) -> None:
@@ -238,9 +244,19 @@ class RetentionStore:
             query = select(logs).order_by(logs.c.day, logs.c.id)
             return [LogRow(**row) for row in connection.execute(query).mappings()]
 
-    def _has_ended(self, log: LogRow) -> bool:
+    def _last_leaf(self, log: LogRow) -> Leaf | None:
+        """The last record of a log as it stands here, signed or not; None when there is none that can be read."""
+        here = (records.c.day == log.day, records.c.log == log.id, records.c.seq == log.size - 1)
+        with self._database.reading() as connection:
+            leaf = connection.execute(select(records.c.leaf).where(*here)).scalar()
+        with suppress(Internal):
+            return decode(bytes(leaf)) if leaf is not None else None
+        return None
+
+    def _has_ended(self, log: LogRow, last: Leaf | None) -> bool:
         """Whether nobody writes it any more: it was closed or dropped, its replica is gone, or another log goes on."""
-        if log.closed_at is not None or log.dropped_at is not None or log.replica in self._gone:
+        is_closed = is_legacy(log) or (last is not None and last.record.kind is Kind.CLOSE)
+        if is_closed or log.dropped_at is not None or log.replica in self._gone:
             return True
         query = (
             select(records.c.leaf)

@@ -44,16 +44,19 @@ def open_eraser(
     Raises Conflict when there is one, ConfigurationError, Unavailable.
     """
     from holdfast.audit.erasing import Eraser
+    from holdfast.audit.keys import KeyFolder
     from holdfast.audit.store.dropping import DayDropper
+    from holdfast.audit.store.signed import SignedLogs
     from holdfast.database import Database
 
+    root = KeyFolder(settings.key_folder).root_verifier()
     database = stack.enter_context(closing(Database.open(settings.database_url, create=False)))
     pieces = stack.enter_context(open_payloads(settings))
     store = open_store(database, pieces, gone)
     stack.enter_context(store.alone(settings.state_dir / "audit.maintenance.lock"))
     eraser = Eraser(
         store,
-        DayDropper(database, has_pieces=pieces is not None),
+        DayDropper(database, SignedLogs(database, root), has_pieces=pieces is not None),
         lambda: _open_log(settings, database, stack),
         requested_by or _who_runs_this(),
         lambda: datetime.now(UTC),
