@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Trust:
     """What the witness trusts. Raises ConfigurationError when that is nothing.
 
-    Any thread may call `find_verifiers` at any time; `learn` and `recall` are for one thread at a time (`Witness` calls
-    them under its lock).
+    Any thread may call `find_verifiers` at any time; `learn` and `recall` are for one thread at a time: the server
+    recalls before it serves, `Witness` learns under its lock.
     """
 
     def __init__(self, roots: Sequence[Verifier], logs: Sequence[Verifier]) -> None:
