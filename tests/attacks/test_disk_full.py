@@ -238,7 +238,9 @@ def server(postgres_disk: SmallDisk, make_postgres: Callable[..., PostgresServer
 @pytest.fixture
 def url(server: PostgresServer) -> str:
     """The audit database in that server."""
-    return server.create_database()
+    made = server.create_database()
+    server.execute("SELECT pg_switch_wal()")  # its log has 16 MB to go before it needs a file
+    return made
 
 
 @pytest.fixture
