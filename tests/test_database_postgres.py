@@ -355,12 +355,10 @@ def test_who_may_only_read_takes_no_lock_of_ours(
     postgres: PostgresServer, postgres_url: str, statement: LiteralString
 ) -> None:
     Database.open(postgres_url).close()
-    with (
-        closing(direct(make_reader(postgres, postgres_url))) as reader,
-        pytest.raises(psycopg.errors.InsufficientPrivilege),
-    ):
+    with closing(direct(make_reader(postgres, postgres_url))) as reader:
         reader.execute("SET TRANSACTION READ WRITE")
-        reader.execute(statement)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            reader.execute(statement)
 
 
 def test_a_day_that_began_in_the_common_partition_stays_there(postgres_url: str, tmp_path: Path) -> None:
