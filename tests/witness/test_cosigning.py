@@ -18,7 +18,7 @@ from holdfast.audit.checkpoint import Checkpoint, Origin, cosigned_at, parse_che
 from holdfast.audit.note import COSIGNATURE, KeyName, Note, Signature, Signer, parse_note, write_note, write_signature
 from holdfast.audit.tree import EMPTY_ROOT, proves_consistency
 from holdfast.errors import BadRequest, Conflict, Forbidden, HoldfastError, Internal, Invalid, NotFound, Unavailable
-from holdfast.witness.cosigning import REPEAT_SECONDS, Fork, OldSizeDiffers, Witness
+from holdfast.witness.cosigning import LARGEST_SIZE, REPEAT_SECONDS, Fork, OldSizeDiffers, TooManyLogs, Witness
 from holdfast.witness.state import WitnessFolder
 from holdfast.witness.trust import Trust
 from witness.witnessing import NOW, ROOT, Log, cosigned_in, is_cosigned, make_signer
@@ -279,6 +279,72 @@ def test_an_expired_certificate_signs_nothing_more(tmp_path: Path) -> None:
         desk.add(LOG, 3, 4)
     with pytest.raises(Forbidden):
         desk.witness.add_certificate(LOG.certificate())
+
+
+class Spree:
+    """A key that was certified for a replica, and begins log after log of it; `most` is how many a day it may."""
+
+    def __init__(self, desk: Desk, most: int) -> None:
+        self._desk = desk
+        desk.witness = Witness(desk.key, Trust([ROOT.verifier], []), desk.folder, desk.clock, most)
+        desk.witness.add_certificate(LOG.certificate())
+
+    def begin(self, epoch: int, size: int = 1) -> None:
+        self._desk.add(Log(Origin(KeyName(f"holdfast/test/replica/{epoch}"))), 0, size)
+
+    def count(self) -> int:
+        """How many logs the folder knows."""
+        return len(list((self._desk.folder.folder / "logs").iterdir()))
+
+
+def test_a_key_begins_no_more_logs_a_day_than_it_may(desk: Desk) -> None:
+    spree = Spree(desk, 3)
+    for epoch in (1, 70_000, 999_999_999):
+        spree.begin(epoch)
+    for epoch in (2, 3):
+        with pytest.raises(TooManyLogs, match="has cosigned 3 new logs of one key today"):
+            spree.begin(epoch, size=0)
+    assert spree.count() == 3
+    desk.add(LOG, 1, 5)  # holdfast/test/replica/1
+    other = Log(Origin(KeyName("holdfast/test/another/1")), "another key")
+    desk.witness.add_certificate(other.certificate(replicas=("another",)))
+    desk.add(other, 0, 1)
+    desk.clock.now += timedelta(hours=12)
+    spree.begin(2)
+
+
+def test_a_log_that_was_not_kept_does_not_count(desk: Desk) -> None:
+    spree = Spree(desk, 2)
+    logs = desk.folder.folder / "logs"
+    logs.rename(logs.with_name("moved"))
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            spree.begin(1)
+    logs.with_name("moved").rename(logs)
+    spree.begin(1)
+    spree.begin(2)
+
+
+def test_answers_are_remembered_no_longer_than_they_are_given_again(desk: Desk) -> None:
+    spree = Spree(desk, 100)
+    for epoch in range(1, 21):
+        spree.begin(epoch)
+        desk.clock.now += timedelta(seconds=1)
+    assert len(desk.witness._answered) == REPEAT_SECONDS
+    desk.clock.now -= timedelta(seconds=3600)
+    spree.begin(21)
+    assert len(desk.witness._answered) == 1
+
+
+def test_a_size_that_no_log_has_is_refused(desk: Desk) -> None:
+    def submit(size: int) -> None:
+        note = sign_checkpoint(Checkpoint(LOG.origin, size, LOG.checkpoint(1).root), LOG.signer)
+        desk.witness.add_checkpoint(write_submission(Submission(0, (), note)))
+
+    for size in (LARGEST_SIZE + 1, 10**16 - 1):
+        with pytest.raises(BadRequest, match="at most 9007199254740991"):
+            submit(size)
+    submit(LARGEST_SIZE)
 
 
 def test_a_fork_is_kept_as_evidence_once(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:

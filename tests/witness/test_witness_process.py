@@ -146,6 +146,17 @@ def test_a_huge_body_is_refused_before_it_is_read(witness: RunningWitness, call:
     assert witness.post("add-certificate", CERTIFICATE).status_code == 200
 
 
+def test_a_key_that_begins_too_many_logs_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "root.pub").write_text(f"{ROOT.verifier}\n")
+    with running_witness(tmp_path / "witness", "--root", str(tmp_path / "root.pub"), "--new-logs", "2") as witness:
+        assert witness.post("add-certificate", CERTIFICATE).status_code == 200
+        answers = [witness.post("add-checkpoint", make_log(epoch).submission(0, 1)) for epoch in range(1, 9)]
+        known = witness.post("add-checkpoint", make_log(1).submission(1, 2))
+    assert [answer.status_code for answer in answers] == [200] * 2 + [429] * 6
+    assert answers[-1].text.startswith("this witness has cosigned 2 new logs of one key today and takes no more before")
+    assert known.status_code == 200
+
+
 def test_other_calls_are_none(witness: RunningWitness) -> None:
     assert httpx.get(f"{witness.url}/add-checkpoint", trust_env=False).status_code == 405
     assert witness.post("add_checkpoint", LOG.submission(0, 3)).status_code == 404

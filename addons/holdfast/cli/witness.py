@@ -48,6 +48,9 @@ def serve(
     keep_days: Annotated[
         int, typer.Option(min=1, metavar="N", help="Keep the files of what was cosigned, one a day, of N days.")
     ] = 400,
+    new_logs: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Cosign at most N logs a day that one key begins; known ones go on.")
+    ] = 1000,
 ) -> None:
     """Run a witness (C2SP tlog-witness) until it is interrupted; it prints `ready URL` once it takes requests.
 
@@ -75,6 +78,7 @@ def serve(
         WitnessFolder(state_dir, keep_days),
         Trust([load_verifier(file) for file in root or []], logs),
         name=_key_name(name),
+        new_logs_a_day=new_logs,
         host=host,
         port=port,
         certificate=certificate,

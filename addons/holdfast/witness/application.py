@@ -2,12 +2,13 @@
 
     POST /add-checkpoint     a submission (see `holdfast.audit.anchors.submission`); the answer is a signature line
 
-        400  not written as it must be, or the old size is larger than the checkpoint's
+        400  not written as it must be, larger than any log, or the old size is larger than the checkpoint's
         403  no good signature of a key that is trusted for the log
         404  the log is not known
         409  text/x.tlog.size: the old size is not that of the latest checkpoint that was cosigned, which is answered
         409  text/plain: another root hash was cosigned at this size
         422  the proof does not prove it
+        429  the log is new, and its key has begun too many today
 
     POST /add-certificate    the note in which a pinned root certifies a log's key; the answer is empty
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC, date
 from typing import TYPE_CHECKING
 
 from holdfast.audit.anchors.submission import Submission, parse_submission
@@ -26,7 +28,7 @@ from holdfast.audit.note import (
     write_signature,
 )
 from holdfast.audit.tree import EMPTY_ROOT, proves_consistency
-from holdfast.errors import BadRequest, Conflict, Forbidden, Invalid
+from holdfast.errors import BadRequest, Conflict, Forbidden, HoldfastError, Invalid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,6 +39,10 @@ if TYPE_CHECKING:
 
 REPEAT_SECONDS = 10
 """A checkpoint that was cosigned so lately gets the same cosignature: what is sent again fills no disk."""
+
+NEW_LOGS_A_DAY = 1000
+LARGEST_SIZE = (1 << 53) - 1
+"""No log gets so long; beyond it, JSON numbers are not exact (RFC 8259, section 6)."""
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +59,38 @@ class Fork(Conflict):
     """The log has signed two roots for one size."""
 
 
+class TooManyLogs(HoldfastError):
+    """A key begins log after log: each takes room in the folder for good."""
+
+    code = 429
+    reason = "TooManyRequests"
+
+
+class NewLogs:
+    """Counts the logs that each key begins in a day (UTC), as long as the process runs; `most` is how many it may."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._day = date.min
+        self._begun: Counter[bytes] = Counter()
+
+    def require_room(self, keys: Sequence[bytes], at: datetime) -> None:
+        """See that each of these keys may begin one more. Raises TooManyLogs."""
+        day = at.astimezone(UTC).date()
+        if day != self._day:
+            self._day = day
+            self._begun.clear()
+        if any(self._begun[key] >= self._most for key in keys):
+            raise TooManyLogs(
+                f"this witness has cosigned {self._most} new logs of one key today and takes no more before tomorrow "
+                "(UTC); the logs that it knows go on"
+            )
+
+    def count(self, keys: Sequence[bytes]) -> None:
+        """Each of these keys has begun a log."""
+        self._begun.update(keys)
+
+
 @dataclass(frozen=True, slots=True)
 class Answered:
     """A cosignature that was answered."""
@@ -61,16 +99,28 @@ class Answered:
     unix_seconds: int
     line: str
 
+    def is_fresh(self, now: int) -> bool:
+        """Whether the same cosignature is still answered."""
+        return 0 <= now - self.unix_seconds < REPEAT_SECONDS
+
 
 class Witness:
     """Decides about submissions. Blocking; safe to use from several threads. `clock` tells the time."""
 
-    def __init__(self, signer: Signer, trust: Trust, folder: WitnessFolder, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        signer: Signer,
+        trust: Trust,
+        folder: WitnessFolder,
+        clock: Callable[[], datetime],
+        new_logs_a_day: int = NEW_LOGS_A_DAY,
+    ) -> None:
         self._signer = signer
         self._trust = trust
         self._folder = folder
         self._clock = clock
         self._lock = threading.Lock()
+        self._new_logs = NewLogs(new_logs_a_day)
         self._answered: dict[Origin, Answered] = {}
 
     def add_certificate(self, text: str) -> None:
@@ -81,31 +131,50 @@ class Witness:
     def add_checkpoint(self, text: str) -> str:
         """Return the signature line for a submission.
 
-        Raises BadRequest, Forbidden, NotFound, OldSizeDiffers, Fork, Invalid; Unavailable when the folder cannot be
-        written, Internal when it is damaged.
+        Raises BadRequest, Forbidden, NotFound, OldSizeDiffers, Fork, Invalid, TooManyLogs; Unavailable when the folder
+        cannot be written, Internal when it is damaged.
         """
         submission, checkpoint, note = _read(text)
-        signed = keep_trusted(note, self._trust.find_verifiers(checkpoint.origin, self._clock()))
+        verifiers = self._trust.find_verifiers(checkpoint.origin, self._clock())
+        signed = keep_trusted(note, verifiers)
         with self._lock:
+            latest = self._folder.latest(checkpoint.origin, self._signer)
             try:
-                check_growth(submission, checkpoint, self._folder.latest(checkpoint.origin, self._signer))
+                check_growth(submission, checkpoint, latest)
             except Fork:
                 log.error("the log %s has signed two roots for size %d", checkpoint.origin, checkpoint.size)
                 self._folder.keep_fork(checkpoint.origin, write_note(signed))
                 raise
-            return self._cosign(checkpoint, signed)
+            if latest is not None:
+                return self._cosign(checkpoint, signed)
+            keys = [verifier.public_key for verifier in verifiers if find_signature(signed, verifier) is not None]
+            return self._cosign_first(checkpoint, signed, keys)
+
+    def _cosign_first(self, checkpoint: Checkpoint, signed: Note, keys: Sequence[bytes]) -> str:
+        """Cosign a log that is new here; it counts for the keys that signed it once it is kept."""
+        self._new_logs.require_room(keys, self._clock())
+        line = self._cosign(checkpoint, signed)
+        self._new_logs.count(keys)
+        return line
 
     def _cosign(self, checkpoint: Checkpoint, signed: Note) -> str:
         at = self._clock()
         now = int(at.timestamp())
         before = self._answered.get(checkpoint.origin)
-        if before and before.checkpoint == checkpoint and 0 <= now - before.unix_seconds < REPEAT_SECONDS:
+        if before and before.checkpoint == checkpoint and before.is_fresh(now):
             return before.line
         cosignature = cosign(checkpoint, self._signer, now)
         self._folder.keep(checkpoint.origin, write_note(Note(signed.text, (*signed.signatures, cosignature))), at)
         answer = Answered(checkpoint, now, write_signature(cosignature))
-        self._answered[checkpoint.origin] = answer
+        self._remember(answer)
         return answer.line
+
+    def _remember(self, answer: Answered) -> None:
+        """Keep an answer behind the earlier ones, and no longer those that are not answered again."""
+        self._answered.pop(answer.checkpoint.origin, None)
+        self._answered[answer.checkpoint.origin] = answer
+        while not (first := next(iter(self._answered.values()))).is_fresh(answer.unix_seconds):
+            del self._answered[first.checkpoint.origin]
 
 
 def keep_trusted(note: Note, verifiers: Sequence[Verifier]) -> Note:
@@ -144,4 +213,6 @@ def _read(text: str) -> tuple[Submission, Checkpoint, Note]:
         checkpoint, note = parse_checkpoint(submission.note)
     except BadNote as error:
         raise BadRequest(str(error)) from error
+    if checkpoint.size > LARGEST_SIZE:
+        raise BadRequest(f"the checkpoint's size is {checkpoint.size}; a log has at most {LARGEST_SIZE} entries")
     return submission, checkpoint, note

@@ -28,6 +28,7 @@ def run(
     trust: Trust,
     *,
     name: KeyName | None,
+    new_logs_a_day: int,
     host: str,
     port: int,
     certificate: Path | None,
@@ -36,12 +37,14 @@ def run(
 ) -> None:
     """Serve until SIGTERM or SIGINT; `ready` gets the URL once it takes requests. `name` is what its key is called.
 
+    Of one key no more than `new_logs_a_day` new logs are cosigned.
+
     Raises ConfigurationError when the folder, the port or the certificate cannot be used.
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     service = Service("the witness", "choose another with --listen", certificate, private_key)
     with folder.locked(), service.bind(host, port) as listener:
-        witness = Witness(folder.open_key(name), trust, folder, lambda: datetime.now(UTC))
+        witness = Witness(folder.open_key(name), trust, folder, lambda: datetime.now(UTC), new_logs_a_day)
         _recall(trust, folder)
         asyncio.run(serve(service, WitnessAPI(witness).application(), listener, ready))
 
