@@ -19,6 +19,7 @@ from holdfast.audit.anchors.file import append_note
 from holdfast.audit.checkpoint import open_checkpoint
 from holdfast.audit.erasing import Eraser
 from holdfast.audit.keys import MAINTENANCE, KeyFolder, parse_certificate
+from holdfast.audit.maintenance import plan_retention, run_retention
 from holdfast.audit.objects import ObjectPieces, open_pieces
 from holdfast.audit.payload import Body, Slot
 from holdfast.audit.record import Caller, Entry, Kind, Leaf, Record, Timing, decode, encode, encode_leaf, timestamp
@@ -45,7 +46,7 @@ from holdfast.errors import ConfigurationError, Conflict, HoldfastError, NotFoun
 from holdfast.settings import Payloads, Retention
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from holdfast.audit.ledger import Ledger
@@ -817,6 +818,42 @@ def test_what_is_measured_is_what_is_freed(site: Site) -> None:
     assert store.used_bytes() < used or site.database.dialect == "sqlite"
 
 
+def run(site: Site, rules: Sequence[PayloadRule] = (), **settings: int) -> list[str]:
+    """What `holdfast audit retention run` does; the days that it dropped."""
+    retention = Retention(**settings)  # type: ignore[arg-type]
+    try:
+        outcome = run_retention(site.store, site.eraser(), retention, rules, site.now, lambda _: None)
+    finally:
+        site.end_command()
+    return [plan.day.day for plan in outcome.days]
+
+
+@pytest.mark.parametrize("size", [1 << 40, (1 << 20) + 1, -1])
+def test_a_made_up_size_drops_nothing(site: Site, size: int) -> None:
+    if site.database.dialect == "postgresql" and size > 1 << 31:
+        size = (1 << 31) - 1
+    before, settings = site.store.used_bytes(), {"max_bytes": 1 << 30}
+    site.execute(
+        "INSERT INTO blobs (day, sha256, size, codec) VALUES (:day, 'x', :size, 'raw')", day="1970-01-01", size=size
+    )
+    assert site.store.used_bytes() < before + 100_000
+    for act in (lambda: run(site, **settings), lambda: plan_retention(site.store, Retention(**settings), [], NOW)):  # type: ignore[arg-type]
+        with pytest.raises(Conflict, match=rf"1970-01-01/x tells of {size} bytes.*run `holdfast audit verify`"):
+            act()
+    assert not site.redactions()
+    site.execute("UPDATE blobs SET size = 1048576 WHERE sha256 = 'x'")
+    assert run(site, **settings) == []
+
+
+def test_bodies_from_before_they_were_cut_may_be_long(site: Site) -> None:
+    site.execute("INSERT INTO blobs (day, sha256, size, codec) VALUES ('2025-01-01', 'x', 1048577, 'raw')")
+    site.execute(
+        "INSERT INTO logs (origin, replica, epoch, day, certificate, size, root, opened_at, dropped_at) "
+        "VALUES ('legacy/2025-01-01', 'legacy', 1, '2025-01-01', '', 0, '', '', '')"
+    )
+    site.store.check_sizes()
+
+
 # -- the object store --------------------------------------------------------------------------------------------
 
 
@@ -827,6 +864,19 @@ def test_pieces_in_the_object_store_go_with_the_day(outside: Site) -> None:
     outside.drop()
     assert outside.pieces.days() == [YESTERDAY, TODAY]
     assert outside.verdict() is Class.REDACTED
+
+
+def test_what_the_object_store_takes_is_what_it_lists(outside: Site) -> None:
+    store, (old, *_) = outside.store, outside.store.days()
+    used, of_day = store.used_bytes(), store.size_of(old)
+    outside.execute("UPDATE blobs SET size = 1048576")
+    assert outside.store.used_bytes() < used + 1_000_000
+    assert outside.store.size_of(old) < of_day + 1_000_000
+    assert outside.pieces is not None
+    outside.pieces.put(OLD, {"ab" * 32: bytes(5_000_000)})
+    assert outside.store.used_bytes() >= used + 5_000_000
+    assert outside.store.size_of(old) >= of_day + 5_000_000
+    assert run(outside, max_bytes=used + 1_000_000) == [OLD]
 
 
 def test_erased_pieces_leave_the_object_store_once_their_day_is_over(outside: Site) -> None:

@@ -72,7 +72,8 @@ class Outcome:
 
 
 def plan_retention(store: RetentionStore, retention: Retention, rules: Sequence[PayloadRule], now: datetime) -> Outcome:
-    """Say what `run_retention` would do. Raises Unavailable."""
+    """Say what `run_retention` would do. Raises Conflict when a row is not as a gateway writes it, Unavailable."""
+    store.check_sizes()
     outcome = Outcome(store.used_bytes())
     by_age = plan_days(store.days(), _by_age(retention), 0, store.size_of, now)
     old = {plan.day.day for plan in by_age if not plan.day.unended}
@@ -93,8 +94,10 @@ def run_retention(
 ) -> Outcome:
     """Finish what an earlier run did not, then drop and erase what is to go; `advance` hears of it bit by bit.
 
-    Raises Conflict when a log that is to be dropped is not as it was signed, Unavailable.
+    Raises Conflict when a log that is to be dropped is not as it was signed, or a row not as a gateway writes it,
+    Unavailable.
     """
+    store.check_sizes()
     outcome = Outcome(store.used_bytes())
     _tell_each(eraser.finish_earlier(), advance)
     for planned in plan_days(store.days(), _by_age(retention), 0, store.size_of, now):

@@ -112,6 +112,11 @@ class ObjectPieces:
             for page in self._store.list(day, chunk_size=PAGE):
                 yield [str(found["path"]).rpartition("/")[2] for found in page]
 
+    def size_of(self, day: str) -> int:
+        """What the pieces of a day take, as the store tells it. Raises Unavailable."""
+        with _unavailable("listed"):
+            return sum(int(found["size"]) for page in self._store.list(day, chunk_size=PAGE) for found in page)
+
     def check(self) -> None:
         """Write, read and remove a piece that means nothing. Raises ConfigurationError."""
         digest, content = secrets.token_hex(32), b"holdfast"

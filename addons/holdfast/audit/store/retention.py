@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import bindparam, delete, func, literal, select, text, tuple_
 
-from holdfast.audit.payload import Slot
+from holdfast.audit.payload import PIECE_BYTES, Slot
 from holdfast.audit.record import CallRow, Kind, call_row, decode
 from holdfast.audit.retention import Day, Place, StoredBody, first_written_day, is_pinned_by
 from holdfast.audit.store.ledger import LogRow, PieceStore, partition_name
 from holdfast.audit.store.naming import require_one, starts_with
-from holdfast.audit.store.signed import is_legacy, time_of
+from holdfast.audit.store.signed import LEGACY, is_legacy, time_of
 from holdfast.audit.store.tables import CALL_ROW, DAILY, blobs, bodies, calls, logs, records
 from holdfast.database import metadata
 from holdfast.errors import ConfigurationError, Conflict, Internal
@@ -54,6 +54,9 @@ class Pieces(PieceStore, Protocol):
 
     def digests(self, day: str) -> Iterator[list[str]]:
         """Yield the pieces of a day by their SHA-256, a page at a time."""
+
+    def size_of(self, day: str) -> int:
+        """What the pieces of a day take."""
 
 
 class References:
@@ -105,6 +108,8 @@ class RetentionStore:
         self._database = database
         self._pieces = pieces
         self._gone = frozenset(gone)
+        self._outside: dict[str, int] = {}
+        """What the object store takes, by day, as far as it was asked."""
 
     @contextmanager
     def alone(self, lock_file: Path) -> Iterator[None]:
@@ -137,8 +142,11 @@ class RetentionStore:
         return {log.origin for log in self._logs() if log.dropped_at is not None}
 
     def used_bytes(self) -> int:
-        """What the database takes, pages that are free to be used again aside, and the object store beside it."""
-        outside = select(func.coalesce(func.sum(blobs.c.size), 0)).where(blobs.c.body.is_(None))
+        """What the database takes, pages that are free to be used again aside, and the object store beside it.
+
+        Both are measured: what rows say of sizes is what anybody who can write in the database says.
+        """
+        outside = sum(map(self._outside_bytes, self._pieces.days())) if self._pieces is not None else 0
         with self._database.reading() as connection:
             if connection.dialect.name == "postgresql":
                 inside = connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one()
@@ -148,14 +156,27 @@ class RetentionStore:
                     for name in ("page_count", "freelist_count", "page_size")
                 )
                 inside = (pages - free) * size
-            return int(inside) + int(connection.execute(outside).scalar_one())
+            return int(inside) + outside
 
     def size_of(self, day: Day) -> int:
         """What a day takes, in bytes, about."""
-        outside = select(func.coalesce(func.sum(blobs.c.size), 0)).where(blobs.c.day == day.day, blobs.c.body.is_(None))
         with self._database.reading() as connection:
             inside = _partition_bytes(connection, day.day) or _row_bytes(connection, day.day)
-            return inside + int(connection.execute(outside).scalar_one())
+        return inside + self._outside_bytes(day.day)
+
+    def check_sizes(self) -> None:
+        """Raise Conflict when a row tells of a piece of a size that no gateway writes."""
+        uncut = select(logs.c.day).where(logs.c.origin.startswith(LEGACY))
+        query = select(blobs.c.day, blobs.c.sha256, blobs.c.size).where(
+            ~blobs.c.size.between(0, PIECE_BYTES), blobs.c.day.not_in(uncut)
+        )
+        with self._database.reading() as connection:
+            found = connection.execute(query.limit(1)).first()
+        if found is not None:
+            raise Conflict(
+                f"the row of payload {found.day}/{found.sha256} tells of {found.size} bytes, which no gateway has "
+                "written, so nothing is erased; run `holdfast audit verify`"
+            )
 
     def resolve_call(self, beginning: str) -> str:
         """The audit ID of the one call that has records here and whose ID starts so; it need not be listed any more.
@@ -211,6 +232,7 @@ class RetentionStore:
         if self._pieces is not None:
             for digests in self._pieces.digests(day):
                 self._pieces.delete(day, digests)
+            self._outside.pop(day, None)
 
     def finish_pieces(self, now: datetime) -> None:
         """Remove from the object store what rows were removed for, earlier or just now, as far as its day is over."""
@@ -237,6 +259,7 @@ class RetentionStore:
                 needed = set(_outside(connection, day, digests))
             pieces.delete(day, [digest for digest in digests if digest not in needed])
             pieces.delete(marks, digests)
+        self._outside.pop(day, None)
 
     def _logs(self) -> list[LogRow]:
         """Every log, day by day."""
@@ -287,6 +310,12 @@ class RetentionStore:
             for row in page:
                 yield StoredBody(log, Place(row.seq, Slot(row.slot)), row.call_id, rows.get(row.call_id))
             last = (page[-1].seq, page[-1].slot) if len(page) == PAGE else None
+
+    def _outside_bytes(self, day: str) -> int:
+        """What the object store has of a day: one request for a thousand pieces, so it is asked once."""
+        if self._pieces is not None and day not in self._outside:
+            self._outside[day] = self._pieces.size_of(day)
+        return self._outside.get(day, 0)
 
     def _require_pieces(self) -> Pieces:
         if self._pieces is None:
