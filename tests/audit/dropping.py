@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,6 @@ class Aged(Site):
     """A site whose only replica has been at work for weeks; `days_ago` is what its clocks say."""
 
     days_ago: float = 20
-    _ticks: int = field(default=1_000_000, init=False)
 
     def __post_init__(self) -> None:
         self.anchors = self.folder / "anchors"
@@ -43,7 +43,6 @@ class Aged(Site):
 
     def now(self) -> datetime:
         """What the clocks say."""
-        self._ticks += 1000
         return datetime.now(UTC) - timedelta(days=self.days_ago)
 
     def ledger(self, role: str = "") -> Ledger:
@@ -92,4 +91,4 @@ class Aged(Site):
         self.execute("UPDATE logs SET dropped_at = :at WHERE id = :log", at=at, log=log.id)
 
     def _clock(self) -> Clock:
-        return Clock(timestamp(self.now()), self._ticks)
+        return Clock(timestamp(self.now()), time.monotonic_ns() // 1000)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from audit.dropping import Aged
-from audit.tampering import codes
-from holdfast.audit.keys import MAINTENANCE
-from holdfast.audit.record import Kind, Record, Redaction, Seen, decode, timestamp
+from audit.tampering import Site, codes, places
+from holdfast.audit.keys import CONSOLE, MAINTENANCE
+from holdfast.audit.record import Entry, Kind, Record, Redaction, Seen, decode, timestamp
 from holdfast.audit.store import LedgerStore
 from holdfast.audit.verify import Class
 from holdfast.database import Database
@@ -42,6 +42,12 @@ def aged(tmp_path: Path, database: Database) -> Aged:
     aged.days_ago = 0
     aged.write(aged.call())
     return aged
+
+
+@pytest.fixture
+def site(tmp_path: Path, database: Database) -> Site:
+    """Two replicas with a log each, anchored."""
+    return Site(tmp_path, database)
 
 
 def log_of(site: Aged, name: str) -> LogRow:
@@ -162,3 +168,33 @@ def test_the_time_at_which_a_dropped_log_was_closed(dropped: Aged) -> None:
     log = log_of(dropped, "gw/1")
     assert dropped.execute("UPDATE logs SET closed_at = opened_at WHERE id = :log", log=log.id)
     assert codes(dropped.verify()) == {"log-dropped", "log-altered"}
+
+
+@pytest.mark.parametrize("role", ["", CONSOLE])
+def test_a_drop_that_a_gateway_or_a_console_records_is_believed_by_nobody(aged: Aged, role: str) -> None:
+    log = log_of(aged, "gw/1")
+    aged.record_drop(log, role=role)
+    aged.remove(log)
+    aged.anchor()
+    assert codes(aged.verify()) == {"leaf-place", "log-dropped", "dropped-unrecorded"}
+
+
+def test_an_erasure_that_a_gateway_records_excuses_nothing(site: Site) -> None:
+    log, seq = site.log, site.find(site.log, Kind.OUTCOME)
+    redact = Redaction(Seen(log.origin, log.size, log.root), "a person asked", payloads=(f"{seq}/response",))
+    site.ledgers["other"].write([Entry(Record(kind=Kind.REDACT, at="2026-03-01T12:00:00.000000Z", redact=redact))])
+    site.execute("DELETE FROM bodies WHERE log = :log AND seq = :seq", log=log.id, seq=seq)
+    site.execute("DELETE FROM blobs WHERE NOT EXISTS (SELECT 1 FROM bodies WHERE bodies.sha256 = blobs.sha256)")
+    site.anchor()
+    report = site.verify()
+    assert codes(report) == {"leaf-place", "payload-missing"}
+    assert places(report, "payload-missing") == [seq]
+
+
+def test_a_drop_that_another_cluster_s_command_records(aged: Aged) -> None:
+    log = log_of(aged, "gw/1")
+    elsewhere = Seen(log.origin.replace("/test/", "/else/"), log.size, log.root)
+    told = Redaction(elsewhere, "older than 10 days", day=log.day)
+    aged.write(Record(kind=Kind.REDACT, at=timestamp(aged.now()), redact=told), MAINTENANCE)
+    aged.anchor()
+    assert codes(aged.verify()) == {"leaf-place"}

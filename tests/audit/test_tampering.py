@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from audit.entries import entry, open_test_ledger, record
 from audit.tampering import CALLS, Site, codes, is_altered, places, spell
 from holdfast.audit.checkpoint import Checkpoint, cosign, parse_checkpoint
-from holdfast.audit.keys import KeyFolder
+from holdfast.audit.keys import MAINTENANCE, KeyFolder
 from holdfast.audit.note import COSIGNATURE, KeyName, Note, Signer, write_note
 from holdfast.audit.payload import compress, zstd
 from holdfast.audit.receipt import Receipt
@@ -449,7 +449,8 @@ def test_a_forged_record_of_erasure(site: Site) -> None:
 def test_a_body_erased_with_a_record_of_it_is_told_and_is_no_alteration(site: Site) -> None:
     log, seq = site.log, site.find(site.log, Kind.OUTCOME)
     redact = Redaction(Seen(log.origin, log.size, log.root), "a person asked", payloads=(f"{seq}/response",))
-    site.ledgers["other"].write([Entry(Record(kind=Kind.REDACT, at="2026-03-01T12:00:00.000000Z", redact=redact))])
+    ledger = open_test_ledger(site.folder, site.database, role=MAINTENANCE)
+    ledger.write([Entry(Record(kind=Kind.REDACT, at="2026-03-01T12:00:00.000000Z", redact=redact))])
     site.execute("DELETE FROM bodies WHERE log = :log AND seq = :seq", log=log.id, seq=seq)
     site.execute("DELETE FROM blobs WHERE NOT EXISTS (SELECT 1 FROM bodies WHERE bodies.sha256 = blobs.sha256)")
     site.anchor()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from holdfast.audit.checkpoint import Origin, open_checkpoint
-from holdfast.audit.keys import parse_certificate
+from holdfast.audit.keys import MAINTENANCE, ROLES, parse_certificate
 from holdfast.audit.note import BadNote, KeyName, Verifier
 from holdfast.audit.record import Kind, Seen, decode, timestamp
 from holdfast.audit.sequence import NO_HASH
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from holdfast.audit.checkpoint import Checkpoint
     from holdfast.audit.export import CheckpointLine, LeafHashesLine, LogLine
     from holdfast.audit.keys import Certificate
-    from holdfast.audit.record import Leaf
+    from holdfast.audit.record import Leaf, Redaction
     from holdfast.audit.verify.findings import Code
 
 LEGACY = "legacy/"
@@ -105,6 +105,17 @@ class LogCheck:
     def anchored_size(self) -> int:
         """How many records are anchored."""
         return self.anchored.size
+
+    @property
+    def cluster(self) -> str:
+        """What the names of all logs of its cluster begin with."""
+        return "/".join(self.origin.split("/")[:2]) + "/"
+
+    @property
+    def role(self) -> str:
+        """What the name of its replica ends with: one of `keys.ROLES`."""
+        replica = self.origin.rpartition("/")[0]
+        return next((role for role in ROLES if role and replica.endswith(role)), "")
 
     def tell(self, code: Code, what: str, seq: int | None = None) -> None:
         """Report a finding about this log."""
@@ -353,13 +364,20 @@ class LogCheck:
         if record.start is not None and record.start.gap:
             self.tell(found.GAP, record.start.gap, leaf.seq)
         if record.redact is not None:
-            erased = record.redact.log
-            self._claim_seen(erased, "redact" if record.redact.payloads else "drop", leaf.seq)
-            for place in record.redact.payloads:
-                self._shared.scratch.add("erased", (erased.log, place))
-            if not record.redact.payloads:
-                drop = Drop(erased.size, record.redact.day, record.redact.until, leaf.time, self.origin, leaf.seq)
-                self._shared.drops.setdefault(erased.log, []).append(drop)
+            self._check_redaction(record.redact, leaf)
+
+    def _check_redaction(self, told: Redaction, leaf: Leaf) -> None:
+        """Only commands that erase record it, in logs of their own, and of the logs of their own cluster."""
+        erased = told.log
+        if self.role != MAINTENANCE or not erased.log.startswith((LEGACY, self.cluster)):
+            self.tell(found.LEAF_PLACE, f"a record of the erasure of {erased.log} is not of this log", leaf.seq)
+            return
+        self._claim_seen(erased, "redact" if told.payloads else "drop", leaf.seq)
+        for place in told.payloads:
+            self._shared.scratch.add("erased", (erased.log, place))
+        if not told.payloads:
+            drop = Drop(erased.size, told.day, told.until, leaf.time, self.origin, leaf.seq)
+            self._shared.drops.setdefault(erased.log, []).append(drop)
 
     def _claim_seen(self, seen: Seen, kind: str, seq: int) -> None:
         self._claim(seen.log, seen.size, _from_hex(seen.root), kind, seq)
