@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -91,4 +90,5 @@ class Aged(Site):
         self.execute("UPDATE logs SET dropped_at = :at WHERE id = :log", at=at, log=log.id)
 
     def _clock(self) -> Clock:
-        return Clock(timestamp(self.now()), time.monotonic_ns() // 1000)
+        now = self.now()
+        return Clock(timestamp(now), int(now.timestamp() * 1_000_000))
