@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from audit.entries import entry, record
 from console.world import World, make_world
 from holdfast.audit.anchors.file import append_note
-from holdfast.audit.note import KeyName, Signer
+from holdfast.audit.note import COSIGNATURE, KeyName, Signer
 from holdfast.audit.record import Entry, Kind
 from holdfast.cli import app
 from replay.stories import allowed_call, held_call
@@ -228,6 +228,33 @@ def test_a_missing_file_is_one_sentence(world: World, option: str) -> None:
     result = verify_file(export(world), "--root", root(world), option, "missing")
     assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
     assert "missing" in result.stderr
+
+
+def test_anchors_without_anything_to_hold_the_record_against_are_refused(world: World, anchors: Path) -> None:
+    no_folder = verify(world, "--anchors", str(anchors / "file.notes"))
+    told = f"holdfast: {anchors / 'file.notes'}: is a file; give its folder.\n"
+    assert (no_folder.exit_code, no_folder.stdout, no_folder.stderr) == (2, "", told)
+    empty = world.folder / "empty"
+    empty.mkdir()
+    (empty / "notes.txt").write_text("of no use")
+    nothing = verify(world, "--anchors", str(empty))
+    told = f"holdfast: {empty}: no *.notes, *.checkpoint, *.tsr, *.receipt with a checkpoint in it; expected what"
+    assert (nothing.exit_code, nothing.stdout, nothing.stderr.startswith(told)) == (2, "", True)
+    (empty / "anchors.notes").touch()
+    assert verify(world, "--anchors", str(empty)).exit_code == 2
+
+
+def test_a_key_of_the_wrong_kind_is_one_sentence(world: World, anchors: Path) -> None:
+    witness = Signer(KeyName("witness.test/w1"), Ed25519PrivateKey.generate(), COSIGNATURE)
+    file, proof = world.folder / "witness.pub", world.folder / "proof"
+    file.write_text(f"{witness.verifier}\n")
+    run(world, "prove", "2", "--file", str(proof))
+    for command in (["verify", str(export(world))], ["verify-proof", str(proof)]):
+        refused = runner.invoke(app, ["audit", *command, "--root", str(file)])
+        told = f"holdfast: {file}: is the key of a witness; expected a root's.\n"
+        assert (refused.exit_code, refused.stdout, refused.stderr) == (2, "", told)
+    refused = verify(world, "--anchors", str(anchors), "--witness", root(world))
+    assert (refused.exit_code, refused.stdout, "is no witness's key" in refused.stderr) == (2, "", True)
 
 
 def test_what_a_record_says_cannot_command_the_terminal(world: World) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from audit.anchors.authority import TimestampAuthority
 from audit.anchors.notes import ORIGIN, checkpoint, note, signer
-from holdfast.audit.anchors.evidence import Evidence, Kind, read_evidence
+from holdfast.audit.anchors.evidence import Evidence, Kind, read_evidence, read_some_evidence
 from holdfast.audit.anchors.file import FileAnchor
 from holdfast.audit.anchors.layout import checkpoint_path
 from holdfast.audit.anchors.timestamp import open_timestamp, verify_reply
@@ -59,7 +59,17 @@ def test_an_empty_folder_tells_nothing(folder: Path) -> None:
     assert read(folder) == []
 
 
+def test_a_folder_that_is_to_tell_something_and_does_not_is_refused(folder: Path) -> None:
+    for name in ("README.txt", "torn.notes", "whole.checkpoint"):
+        with pytest.raises(ConfigurationError, match=r"no \*\.notes, \*\.checkpoint, \*\.tsr, \*\.receipt with"):
+            list(read_some_evidence(folder))
+        put(folder, name, note(7) if name == "whole.checkpoint" else '"torn')
+    assert len(list(read_some_evidence(folder))) == 1
+
+
 def test_a_folder_that_is_not_there_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"a.notes: is a file; give its folder"):
+        read(put(folder, "a.notes", ""))
     with pytest.raises(ConfigurationError, match="absent: there is no such folder"):
         read(folder / "absent")
 

@@ -54,6 +54,8 @@ class Evidence:
 
 def read_evidence(folder: Path) -> Iterator[Evidence]:
     """Yield all that a folder and the folders in it hold, by path. Raises ConfigurationError."""
+    if folder.is_file():
+        raise ConfigurationError(f"{folder}: is a file; give its folder.")
     if not folder.is_dir():
         raise ConfigurationError(f"{folder}: there is no such folder; expected what the anchors kept.")
     for path in sorted(folder.rglob("*")):
@@ -64,6 +66,17 @@ def read_evidence(folder: Path) -> Iterator[Evidence]:
             yield from read(path)
         except (BadNote, BadTimestamp) as error:
             raise ConfigurationError(f"{path}: {error}; fetch it again from where it was kept.") from error
+
+
+def read_some_evidence(folder: Path) -> Iterator[Evidence]:
+    """As `read_evidence`, of a folder that somebody named because there is some. Raises ConfigurationError."""
+    is_empty = True
+    for evidence in read_evidence(folder):
+        is_empty = False
+        yield evidence
+    if is_empty:
+        suffixes = ", ".join(f"*{suffix}" for suffix in _READERS)
+        raise ConfigurationError(f"{folder}: no {suffixes} with a checkpoint in it; expected what the anchors kept.")
 
 
 def _read_notes(path: Path) -> Iterator[Evidence]:

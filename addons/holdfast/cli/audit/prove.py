@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from holdfast.cli.audit.reading import open_reading
+from holdfast.cli.audit.reading import load_root, open_reading
 from holdfast.cli.options import ConfigFile, OutputFormat, read_settings
 from holdfast.cli.output import Output, print_pairs, print_value
 
@@ -62,12 +62,11 @@ def verify_proof(
     Example:
       holdfast audit verify-proof call.tlog-proof --root root.pub
     """
-    from holdfast.audit.keys import load_verifier
     from holdfast.audit.prove import check_proof, parse_proof
     from holdfast.settings import read_file
 
     content = sys.stdin.buffer.read() if file == Path("-") else read_file(file)
-    _print_proven(check_proof(parse_proof(content.decode("utf-8", "replace")), load_verifier(root)), output)
+    _print_proven(check_proof(parse_proof(content.decode("utf-8", "replace")), load_root(root)), output)
 
 
 def _print_proven(proven: Proven, output: Output) -> None:

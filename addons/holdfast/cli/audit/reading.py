@@ -1,4 +1,4 @@
-"""What commands that only read the record open: `audit.readDatabase` where it is set, and the payloads beside it."""
+"""What commands that only read the record open: `audit.readDatabase` where it is set, the payloads beside it, keys."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from holdfast.audit.export import Line
+    from holdfast.audit.note import Verifier
     from holdfast.audit.objects import ObjectPieces
     from holdfast.audit.store import AuditStore
     from holdfast.database import Database
@@ -56,3 +58,27 @@ def open_lines(settings: Settings, *, payloads: bool = True) -> Iterator[Iterato
     with open_reading(settings) as database, open_payloads(settings) as pieces:
         now = timestamp(datetime.now(UTC))
         yield export_lines(database, settings.cluster, now, pieces=pieces, payloads=payloads)
+
+
+def load_root(file: Path) -> Verifier:
+    """Read a root's public key. Raises ConfigurationError, also when it is a witness's."""
+    from holdfast.audit.keys import load_verifier
+    from holdfast.audit.note import ED25519
+    from holdfast.errors import ConfigurationError
+
+    root = load_verifier(file)
+    if root.key_type != ED25519:
+        raise ConfigurationError(f"{file}: is the key of a witness; expected a root's.")
+    return root
+
+
+def load_witness(file: Path) -> Verifier:
+    """Read a witness's public key. Raises ConfigurationError, also when it is another's."""
+    from holdfast.audit.keys import load_verifier
+    from holdfast.audit.note import COSIGNATURE
+    from holdfast.errors import ConfigurationError
+
+    witness = load_verifier(file)
+    if witness.key_type != COSIGNATURE:
+        raise ConfigurationError(f"{file}: is no witness's key; `holdfast witness keys` prints a witness's.")
+    return witness

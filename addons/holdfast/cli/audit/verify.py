@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.cli.audit.reading import open_lines
+from holdfast.cli.audit.reading import load_root, load_witness, open_lines
 from holdfast.cli.options import ConfigFile, OutputFormat, parse_age, read_settings
 from holdfast.cli.output import Output, print_table, print_value, show_count
 
@@ -77,12 +77,11 @@ def verify(
       holdfast audit verify --anchors anchors
       holdfast audit verify record.export --root root.pub --anchors anchors --accept incomplete,redacted
     """
-    from holdfast.audit.keys import load_verifier
     from holdfast.audit.verify import verify_lines
 
     accepted = _parse_classes(accept)
     settings = None if export is not None and root is not None else read_settings(config)
-    key = load_verifier(root or _root_file(settings))
+    key = load_root(root or _root_file(settings))
     anchoring = replace(
         _read_anchors(anchors, witness or [], tsa_ca),
         stale_after=parse_age(stale_after),
@@ -105,14 +104,13 @@ def _root_file(settings: Settings | None) -> Path:
 
 
 def _read_anchors(folder: Path | None, witnesses: list[Path], tsa_ca: Path | None) -> Anchoring:
-    from holdfast.audit.anchors.evidence import read_evidence
+    from holdfast.audit.anchors.evidence import read_some_evidence
     from holdfast.audit.anchors.timestamp import load_authority
-    from holdfast.audit.keys import load_verifier
     from holdfast.audit.verify import Anchoring
 
-    evidence = read_evidence(folder) if folder is not None else ()
+    evidence = read_some_evidence(folder) if folder is not None else ()
     authority = load_authority(tsa_ca) if tsa_ca is not None else ()
-    return Anchoring(evidence, tuple(load_verifier(file) for file in witnesses), authority)
+    return Anchoring(evidence, tuple(load_witness(file) for file in witnesses), authority)
 
 
 def _open_lines(
