@@ -11,11 +11,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
-from audit.entries import entry, new_id, open_test_ledger, record
+from audit.entries import entry, new_id, open_test_ledger, record, response
 from console.world import World, make_world
 from holdfast.audit.anchors.evidence import read_evidence
 from holdfast.audit.keys import KeyFolder
-from holdfast.audit.record import Caller, Kind, Timing, call_row, decode, timestamp
+from holdfast.audit.record import Caller, Entry, Kind, Record, Timing, call_row, decode, timestamp
 from holdfast.audit.sequence import Clock
 from holdfast.audit.store import AuditStore, Filters, LedgerStore
 from holdfast.audit.store.retention import RetentionStore
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from click.testing import Result
+
+    from holdfast.audit.ledger import Ledger
 
 runner = CliRunner()
 TODAY = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
@@ -135,11 +137,7 @@ def test_days_go_until_the_rest_fits(tmp_path: Path) -> None:
 
 def test_a_day_that_may_still_be_written_is_told_of(tmp_path: Path) -> None:
     world = make(tmp_path, maxAgeDays=2)
-    at = TODAY - timedelta(days=3)
-    crashed = open_test_ledger(
-        world.folder, world.database, replica="crashed", clock=lambda: Clock(timestamp(at), int(at.timestamp()))
-    )
-    crashed.close()
+    open_crashed(world).close()
     result = run(world, "retention", "run")
     assert (result.exit_code, f"{day(3)} and what is younger stays" in result.stderr) == (0, True)
     assert "holdfast/test/crashed/1" in result.stderr
@@ -188,6 +186,13 @@ def test_a_user_of_whom_there_is_no_call_is_misspelt(tmp_path: Path) -> None:
     }
 
 
+def open_crashed(world: World) -> Ledger:
+    """The log of another gateway, three days ago."""
+    at = TODAY - timedelta(days=3)
+    now = Clock(timestamp(at), int(at.timestamp() * 1_000_000))
+    return open_test_ledger(world.folder, world.database, replica="crashed", clock=lambda: now)
+
+
 def test_erasing_asks_and_says_what_it_did(tmp_path: Path) -> None:
     world = make(tmp_path)
     refused = run(world, "erase", "--user", "alice", "--reason", "she asked")
@@ -218,21 +223,19 @@ def test_the_record_says_who_asked_and_why(tmp_path: Path) -> None:
 
 def test_bodies_that_nobody_can_attribute_are_told_of(tmp_path: Path) -> None:
     world = make(tmp_path, payloads=[RULE])
-    with world.database.writing() as connection:  # as if alice's call of three days ago had arrived on a dropped day
-        connection.exec_driver_sql("DELETE FROM calls WHERE username = 'alice' AND log = 2")
-        connection.exec_driver_sql(
-            "UPDATE records SET kind = 'chunk' WHERE log = 2 AND call_id <> '' AND call_id NOT IN "
-            "(SELECT audit_id FROM calls)"
-        )
-    told_of = [{"log": "holdfast/test/other/2", "bodies": 1}]
+    ledger = open_crashed(world)
+    at = timestamp(TODAY - timedelta(days=3))  # of a call that arrived on a day that was dropped
+    ledger.write([Entry(Record(kind=Kind.CHUNK, at=at, call=new_id()), response(b"a line of a log"))])
+    ledger.close("the day is over")
+    told_of = [{"log": "holdfast/test/crashed/1", "bodies": 1}]
     for command in ("plan", "run"):
         assert told(world, "retention", command)["unattributed"] == told_of
-        assert "1 bodies in holdfast/test/other/2 stay" in run(world, "retention", command).stderr
+        assert "1 bodies in holdfast/test/crashed/1 stay" in run(world, "retention", command).stderr
     erase = ("erase", "--user", "alice", "--reason", "she asked")
     asked = run(world, *erase)
-    assert (asked.exit_code, asked.stderr.count("1 bodies in holdfast/test/other/2 stay")) == (1, 1)
+    assert (asked.exit_code, asked.stderr.count("1 bodies in holdfast/test/crashed/1 stay")) == (1, 1)
     assert told(world, *erase, "--yes")["unattributed"] == told_of
-    assert "1 bodies in holdfast/test/other/2 stay" in run(world, *erase, "--yes").stderr
+    assert "1 bodies in holdfast/test/crashed/1 stay" in run(world, *erase, "--yes").stderr
     settings = world.folder / "holdfast.yaml"
     settings.write_text(settings.read_text().replace('"resources": ["pods"], "users": ["al*"]', '"verbs": ["*"]'))
     done = told(world, "retention", "run")

@@ -9,8 +9,9 @@ next command goes on with it. The order, for a day:
     its leaf hashes are written, its rows go (see `store.dropping`)
     its pieces in the object store go
 
-For bodies: redact records, 500 bodies each; then, in one transaction, the rows with their salts, and the pieces that
-nothing else of the day refers to; then their pieces in the object store (see `store.retention`).
+For bodies, of which records in logs that are as they were signed say whose they are (`signed`): redact records, 500
+bodies each; then, in one transaction, the rows with their salts, and the pieces that nothing else of the day refers
+to; then their pieces in the object store (see `store.retention`).
 """
 
 from __future__ import annotations
@@ -90,6 +91,10 @@ class Eraser:
         yield from self._dropper.drop(plan.day.day, logs, timestamp(self._clock()))
         self._store.settle()
         self._store.remove_day_pieces(plan.day.day)
+
+    def hold(self, bodies: Iterable[StoredBody]) -> Iterator[StoredBody]:
+        """Yield the same bodies, each once what is told of it was found to be signed; see `SignedLogs.hold`."""
+        return self._dropper.signed.hold(bodies)
 
     def erase(self, chosen: Iterable[tuple[StoredBody, Why]]) -> Iterator[Erased]:
         """Erase bodies, which come day by day and log by log; yield what is done, step by step."""

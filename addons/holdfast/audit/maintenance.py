@@ -102,7 +102,7 @@ def run_retention(
     _tell_each(eraser.finish_earlier(), advance)
     for planned in plan_days(store.days(), _by_age(retention), 0, store.size_of, now):
         _drop(eraser, planned, outcome, advance)
-    _erase(eraser, _chosen_by(rules, store, ()), outcome.erasure, advance)
+    _erase(eraser, _signed_by(rules, store, eraser), outcome.erasure, advance)
     while outcome.blocked is None:
         next_day = next(plan_days(store.days(), retention, store.used_bytes(), store.size_of, now), None)
         if next_day is None:
@@ -115,14 +115,20 @@ def run_retention(
 def plan_erasure(store: RetentionStore, wanted: Wanted) -> Erasure:
     """Say what `run_erasure` would do. Raises Unavailable."""
     erasure = Erasure()
-    _measure(store, _chosen_for(wanted, store, Why("")), erasure)
+    bodies = store.bodies(wanted.call, first_day=wanted.first_day)
+    _measure(store, choose_wanted(bodies, wanted, Why("")), erasure)
     return erasure
 
 
 def run_erasure(store: RetentionStore, eraser: Eraser, wanted: Wanted, reason: str, advance: Advance) -> Erasure:
-    """Erase the bodies that are meant; `advance` hears of it bit by bit. Raises Unavailable."""
+    """Erase the bodies that are meant; `advance` hears of it bit by bit.
+
+    Leaves decide: every log that may have some is read once, or, for one call, those that say they have records of it.
+    Raises Conflict when one is not as it was signed, or a row is not as its record says, Unavailable.
+    """
     erasure = Erasure()
-    _erase(eraser, _chosen_for(wanted, store, Why(reason)), erasure, advance)
+    bodies = eraser.hold(store.bodies(wanted.call, first_day=wanted.first_day))
+    _erase(eraser, choose_wanted(bodies, wanted, Why(reason)), erasure, advance)
     return erasure
 
 
@@ -139,8 +145,19 @@ def _chosen_by(
         yield from choose_bodies((body for body in found if body.log.day not in dropped), rules)
 
 
-def _chosen_for(wanted: Wanted, store: RetentionStore, why: Why) -> Iterator[tuple[StoredBody, Why | None]]:
-    return choose_wanted(store.bodies(wanted.call, first_day=wanted.first_day), wanted, why)
+def _signed_by(
+    rules: Sequence[PayloadRule], store: RetentionStore, eraser: Eraser
+) -> Iterator[tuple[StoredBody, Why | None]]:
+    """Yield the same, as leaves have it; a log of which rows say that nothing is to go is not read for it."""
+    for log in store.kept_logs(before_day=max(rule.kept_from for rule in rules)) if rules else ():
+        doubtful = []
+        for body, why in choose_bodies(store.bodies_of(log), rules):
+            if why is not None:
+                yield from choose_bodies(eraser.hold(store.bodies_of(log)), rules)
+                break
+            doubtful.append((body, why))
+        else:
+            yield from doubtful
 
 
 def _measure(store: RetentionStore, chosen: Iterable[tuple[StoredBody, Why | None]], erasure: Erasure) -> None:

@@ -83,12 +83,14 @@ class StoredBody:
     """A stored body, and the call that it is of; None where nothing else is left of that call.
 
     So it is when a call was streamed past midnight, never ended, and the day on which it arrived was dropped.
+    `told_by` are the log, by number, and the place of the record that `call` is derived from.
     """
 
     log: LogRow
     place: Place
     audit_id: str
     call: CallRow | None
+    told_by: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ class DayDropper:
 
     def __init__(self, database: Database, signed: SignedLogs, *, has_pieces: bool = False) -> None:
         self._database = database
-        self._signed = signed
+        self.signed = signed
         self._has_pieces = has_pieces
 
     def check(self, log: LogRow) -> SignedLog:
@@ -61,7 +61,7 @@ class DayDropper:
         Raises Conflict when it is not as it was signed: then the auditor must see it first. ConfigurationError when
         its payloads are in an object store that is not there.
         """
-        signed = self._signed.read(log)
+        signed = self.signed.read(log)
         more = (records.c.day == log.day, records.c.log == log.id, records.c.seq >= log.size)
         outside = (blobs.c.day == log.day, blobs.c.body.is_(None))
         with self._database.reading() as connection:

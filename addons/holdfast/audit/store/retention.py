@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from holdfast.audit.record import Leaf
     from holdfast.database import Database
 
+    type Told = tuple[CallRow, tuple[int, int]]
+    """A call, and the log and the place of the record that its row is derived from."""
+
 PAGE = 500
 ERASING = "erasing-"
 ROW_BYTES = {"records": 213, "checkpoints": 246, "bodies": 128, "blobs": 192, "calls": 636}
@@ -189,9 +192,16 @@ class RetentionStore:
 
     def bodies(self, call: str = "", *, first_day: str = "", before_day: str = "") -> Iterator[StoredBody]:
         """Yield the stored bodies of calls whose audit ID starts so, in logs of these days, log by log, day by day."""
-        for log in self._logs():
-            if log.dropped_at is None and log.day >= first_day and (not before_day or log.day < before_day):
-                yield from self._bodies_of(log, call)
+        for log in self.kept_logs(first_day=first_day, before_day=before_day):
+            yield from self.bodies_of(log, call)
+
+    def kept_logs(self, *, first_day: str = "", before_day: str = "") -> list[LogRow]:
+        """The logs of these days that were not dropped, day by day."""
+        return [
+            log
+            for log in self._logs()
+            if log.dropped_at is None and log.day >= first_day and (not before_day or log.day < before_day)
+        ]
 
     def references(self, day: str) -> References:
         """Count the references to a day's pieces."""
@@ -289,7 +299,8 @@ class RetentionStore:
         with self._database.reading() as connection:
             return any(is_pinned_by(log, decode(bytes(leaf))) for leaf in connection.execute(query).scalars())
 
-    def _bodies_of(self, log: LogRow, call: str) -> Iterator[StoredBody]:
+    def bodies_of(self, log: LogRow, call: str = "") -> Iterator[StoredBody]:
+        """Yield the stored bodies of one log, and what rows tell of their calls."""
         of_record = (records.c.day == bodies.c.day) & (records.c.log == bodies.c.log) & (records.c.seq == bodies.c.seq)
         of_log: list[ColumnElement[bool]] = [bodies.c.day == log.day, bodies.c.log == log.id, bodies.c.seq < log.size]
         if call:
@@ -308,7 +319,8 @@ class RetentionStore:
                 page = connection.execute(query).all()
                 rows = _find_calls(connection, log.day, {row.call_id for row in page})
             for row in page:
-                yield StoredBody(log, Place(row.seq, Slot(row.slot)), row.call_id, rows.get(row.call_id))
+                call_row, told_by = rows.get(row.call_id, (None, None))
+                yield StoredBody(log, Place(row.seq, Slot(row.slot)), row.call_id, call_row, told_by)
             last = (page[-1].seq, page[-1].slot) if len(page) == PAGE else None
 
     def _outside_bytes(self, day: str) -> int:
@@ -412,31 +424,35 @@ def _kept_bytes(connection: Connection, day: str, digests: Iterable[str]) -> int
     )
 
 
-def _find_calls(connection: Connection, day: str, audit_ids: set[str]) -> Mapping[str, CallRow]:
+def _find_calls(connection: Connection, day: str, audit_ids: set[str]) -> Mapping[str, Told]:
     """The rows of calls that have records on a day, as far as anything tells of them.
 
     Most arrived on it; in Postgres other days are other tables.
     """
-    query = select(*CALL_ROW)
-    found: dict[str, CallRow] = {}
+    query = select(*CALL_ROW, calls.c.log, calls.c.seq)
+    found: dict[str, Told] = {}
     for here in ([calls.c.day == day], []):
         missing = audit_ids - found.keys()
         if missing:
-            rows = connection.execute(query.where(calls.c.audit_id.in_(missing), *here)).mappings()
-            found.update((row["audit_id"], CallRow(**row)) for row in rows)
+            for *row, log, seq in connection.execute(query.where(calls.c.audit_id.in_(missing), *here)):
+                call = CallRow(*row)
+                found[call.audit_id] = call, (log, seq)
     for audit_id in audit_ids - found.keys():
-        row = _derive_call(connection, audit_id)
-        if row is not None:
-            found[audit_id] = row
+        told = _derive_call(connection, audit_id)
+        if told is not None:
+            found[audit_id] = told
     return found
 
 
-def _derive_call(connection: Connection, audit_id: str) -> CallRow | None:
+def _derive_call(connection: Connection, audit_id: str) -> Told | None:
     """The row of a call that has none any more, since the day on which it arrived was dropped."""
     query: Any = (
-        select(records.c.leaf)
+        select(records.c.leaf, records.c.log, records.c.seq)
         .where(records.c.call_id == audit_id, records.c.kind != Kind.CHUNK.value)
         .order_by(records.c.log.desc(), records.c.seq.desc())
     )
-    rows = (call_row(decode(bytes(leaf)).record) for leaf in connection.execute(query).scalars())
-    return next((row for row in rows if row is not None), None)
+    for leaf, log, seq in connection.execute(query):
+        row = call_row(decode(bytes(leaf)).record)
+        if row is not None:
+            return row, (log, seq)
+    return None
