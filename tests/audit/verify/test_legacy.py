@@ -7,15 +7,21 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from audit.dropping import Aged
 from audit.entries import open_test_ledger, record
 from audit.tampering import Site, codes, places
 from audit.verify.legacy import add_legacy_log, payload, spell
-from holdfast.audit.record import Kind, Record, Redaction, Seen
-from holdfast.audit.verify import Class
+from holdfast.audit.anchors.file import append_note
+from holdfast.audit.keys import MAINTENANCE
+from holdfast.audit.record import Kind, Record, Redaction, Seen, decode, timestamp
+from holdfast.audit.store import LedgerStore
+from holdfast.audit.store.export import export_lines
+from holdfast.audit.verify import Anchoring, Class, verify_lines
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from holdfast.audit.store.ledger import LogRow
     from holdfast.database import Database
 
 DAY = "2026-03-01"
@@ -68,7 +74,92 @@ def test_a_log_made_up_later_is_not_pinned_by_those_who_saw_it_then(site: Site) 
     open_test_ledger(site.folder, site.database, replica="third")
     site.anchor()
     report = site.verify()
+    assert (codes(report), report.verdict()) == ({"legacy-foreign"}, Class.ALTERED)
+
+
+def test_records_added_to_a_pinned_log(migrated: Site) -> None:
+    log = migrated.named("legacy")
+    known = [decode(leaf).record for leaf in migrated.leaves(log)]
+    for table in ("records", "bodies", "calls"):
+        migrated.execute(f"DELETE FROM {table} WHERE log = :log", log=log.id)  # noqa: S608  ours
+    migrated.execute("DELETE FROM logs WHERE id = :log", log=log.id)
+    add_legacy_log(migrated.database, DAY, [*known, record(after=2)], log.id)
+    report = migrated.verify()
+    assert codes(report) == {"legacy-foreign"}
+    assert places(report, "legacy-foreign") == [2]
+
+
+def test_a_record_that_no_signed_log_was_begun_in(tmp_path: Path, database: Database) -> None:
+    add_legacy_log(database, DAY, told_calls(), 1)
+    root = Aged(tmp_path, database).root
+    report = verify_lines(export_lines(database, "test", f"{DAY}T00:00:00.000000Z"), root, Anchoring())
     assert (codes(report), report.verdict()) == ({"unsigned-legacy"}, Class.UNANCHORED)
+
+
+@pytest.fixture
+def aged(tmp_path: Path, database: Database) -> Aged:
+    """Begun 20 days ago with a record from before, which was dropped 10 days later with the first signed log."""
+    aged = Aged(tmp_path, database)
+    day = timestamp(aged.now())[:10]
+    add_legacy_log(database, day, [record(after=0, at=f"{day}T00:00:00.000000Z")], 1)
+    aged.write(aged.call())
+    aged.days_ago = 10
+    aged.write(aged.call())
+    aged.anchor()
+    return aged
+
+
+def drop_first_day(site: Aged) -> None:
+    """Drop the log from before logs were signed and the first signed one."""
+    first = find(site, "holdfast/test/gw/1")
+    for log in (find(site, f"legacy/{first.day}"), first):
+        drop(site, log)
+    site.anchor()
+
+
+def drop(site: Aged, log: LogRow) -> None:
+    site.record_drop(log)
+    site.remove(log)
+
+
+def find(site: Aged, origin: str) -> LogRow:
+    row = LedgerStore(site.database).find_log(origin)
+    assert row is not None
+    return row
+
+
+def test_a_log_that_was_dropped_needs_no_first_signed_log(aged: Aged) -> None:
+    assert codes(aged.verify()) == set()
+    drop_first_day(aged)
+    assert codes(aged.verify()) == {"log-dropped"}
+    aged.days_ago = 0
+    aged.write(aged.call())
+    told = [decode(leaf).record for leaf in aged.leaves(find(aged, "holdfast/test/gw.maintenance/1"))]
+    for again in told:
+        if again.redact is not None:
+            aged.write(again, MAINTENANCE)
+    for name in ("gw/2", "gw.maintenance/1"):
+        drop(aged, find(aged, f"holdfast/test/{name}"))
+    aged.anchor()
+    assert codes(aged.verify()) == {"log-dropped"}
+
+
+def test_a_log_made_up_before_the_first_signed_one_was_dropped(aged: Aged) -> None:
+    """What comes to be the oldest log that is left names it in its opening, and pins nothing by that."""
+    add_legacy_log(aged.database, timestamp(aged.now())[:10], [aged.call()], 77)
+    drop_first_day(aged)
+    aged.days_ago = 0
+    aged.write(aged.call())
+    aged.anchor()
+    report = aged.verify()
+    assert (codes(report), report.verdict()) == ({"log-dropped", "legacy-foreign"}, Class.ALTERED)
+
+
+def test_a_log_dropped_without_a_record_that_anchors_know_of(aged: Aged) -> None:
+    drop_first_day(aged)
+    (aged.anchors / "file.notes").unlink()
+    append_note(aged.anchors / "file.notes", LedgerStore(aged.database).latest_note(find(aged, "holdfast/test/gw/1")))
+    assert "unsigned-legacy" in codes(aged.verify())
 
 
 def test_unsigned_logs_do_not_pin_each_other(site: Site) -> None:
@@ -76,7 +167,7 @@ def test_unsigned_logs_do_not_pin_each_other(site: Site) -> None:
     pinned = site.named("legacy")
     peers = Record(kind=Kind.PEER, at="2026-02-02T00:00:00.000000Z", peers=(Seen(pinned.origin, 2, pinned.root),))
     add_legacy_log(site.database, "2026-02-02", [peers], 9)
-    assert codes(site.verify()) == {"unsigned-legacy", "leaf-place"}
+    assert codes(site.verify()) == {"legacy-foreign", "leaf-place"}
 
 
 def test_an_unsigned_record_of_erasure_excuses_nothing(site: Site) -> None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 OPENING = 1
 """In its opening, a log's first records but the very first say what the other logs of the database are like."""
 
+FIRST_EPOCH = "/1"
+
 
 @dataclass(frozen=True, slots=True)
 class Anchoring:
@@ -108,12 +110,12 @@ def check_anchoring(logs: Mapping[str, LogCheck], anchoring: Anchoring, scratch:
     _spread(logs, scratch, lambda log: log.anchored)
     _spread(logs, scratch, lambda log: log.witnessed)
     _pin_legacy(logs, scratch)
+    is_signed_for = any(log.certificate is not None and log.size for log in logs.values())
     for log in logs.values():
         if not log.size:
             continue
         if log.is_legacy:
-            if log.anchored.size < log.size:
-                log.tell(found.UNSIGNED_LEGACY, f"{log.size} records")
+            _check_legacy(log, is_signed_for=is_signed_for)
         elif not log.anchored.size:
             log.tell(found.NO_ANCHOR, f"{log.size} records")
         else:
@@ -172,19 +174,47 @@ def _extend(reach: Reach, size: int, time: str) -> None:
 def _pin_legacy(logs: Mapping[str, LogCheck], scratch: Scratch) -> None:
     """Of logs that nobody signed, the first signed one has told what they were like when it began.
 
-    What a later record tells of them proves nothing: by then they may have been changed, or made up.
+    What a later record tells of them proves nothing: by then they may have been changed, or made up. Of one that was
+    dropped, the record of that says all that is left to say.
     """
-    signed = [log for log in logs.values() if log.first_time]
-    if not signed:
-        return
-    first = min(signed, key=lambda log: log.first_time)
-    query = "SELECT log, size FROM claim WHERE source = ? AND seq <= ? AND kind = 'peer'"
+    sizes = _sizes_at_first(logs, scratch)
     for log in logs.values():
         if log.is_legacy:
-            log.anchored = Reach()
-    for name, size in scratch.select(query, first.origin, OPENING):
-        if name.startswith(LEGACY) and name in logs and size <= logs[name].size:
-            logs[name].anchored = Reach(size)
+            size = max(sizes.get(log.origin, 0), _size_dropped(log, logs, scratch) if log.is_dropped else 0)
+            log.anchored = Reach(size if size <= log.size else 0)
+
+
+def _sizes_at_first(logs: Mapping[str, LogCheck], scratch: Scratch) -> dict[str, int]:
+    """The sizes of legacy logs that the very first signed log tells in its opening; none once that may be dropped.
+
+    Days are dropped in their order, so of the logs that go on from nothing the first is dropped before any other.
+    """
+    beginners = [log for log in logs.values() if log.certificate is not None and log.origin.endswith(FIRST_EPOCH)]
+    if any(log.is_dropped for log in beginners):
+        return {}
+    begun = [log for log in beginners if log.first_time and log.goes_on_from is None]
+    if not begun:
+        return {}
+    first = min(begun, key=lambda log: log.first_time)
+    query = "SELECT log, MAX(size) FROM claim WHERE source = ? AND seq <= ? AND kind = 'peer' GROUP BY log"
+    return {name: size for name, size in scratch.select(query, first.origin, OPENING) if name.startswith(LEGACY)}
+
+
+def _size_dropped(log: LogCheck, logs: Mapping[str, LogCheck], scratch: Scratch) -> int:
+    """The size with which a log was dropped, as far as a record that is known outside says so."""
+    query = "SELECT size, source, seq FROM claim WHERE log = ? AND kind = 'drop'"
+    drops = scratch.select(query, log.origin)
+    return max((size for size, source, seq in drops if seq < logs[source].anchored.size), default=0)
+
+
+def _check_legacy(log: LogCheck, *, is_signed_for: bool) -> None:
+    if log.anchored.size >= log.size:
+        return
+    if log.is_dropped or not is_signed_for:
+        log.tell(found.UNSIGNED_LEGACY, f"{log.size} records")
+    else:
+        what = f"{log.size} records; the first signed log knows of {log.anchored.size}"
+        log.tell(found.LEGACY_FOREIGN, what, log.anchored.size)
 
 
 def _check_tail(log: LogCheck, anchoring: Anchoring) -> None:

@@ -66,6 +66,7 @@ CHAIN_BROKEN = _altered("chain-broken", "a log does not go on from the one befor
 DROPPED_UNRECORDED = _altered("dropped-unrecorded", "a log was dropped, and no record says so")
 DROPPED_EARLY = _altered("dropped-early", "a log was dropped before it, or its day, was over")
 KEY_REPLACED = _altered("key-replaced", "a log's anchored checkpoint is signed by another key than the log now has")
+LEGACY_FOREIGN = _altered("legacy-foreign", "a log that nobody signed was not there, or not so, when logs began to be")
 RECEIPT_BROKEN = _altered("receipt-broken", "a caller's receipt is for a record that is not there")
 
 NO_ANCHOR = Code(Class.UNANCHORED, "no-anchor", "no checkpoint of a log is known from outside the database")
@@ -73,7 +74,7 @@ ANCHOR_UNUSABLE = Code(Class.UNANCHORED, "anchor-unusable", "what was kept outsi
 UNSEEN = Code(Class.UNANCHORED, "unseen", "no witness or authority that the auditor trusts has seen a log")
 TAIL_UNANCHORED = Code(Class.UNANCHORED, "tail-unanchored", "records were added after a log's last anchored checkpoint")
 UNSIGNED_LEGACY = Code(
-    Class.UNANCHORED, "unsigned-legacy", "a log from before logs were signed, seen by no signed one"
+    Class.UNANCHORED, "unsigned-legacy", "a log from before logs were signed, pinned by no signed one"
 )
 ANCHOR_STALE = Code(Class.STALE, "anchor-stale", "the newest anchored checkpoint is older than it should be")
 CLOCK_STEPPED = Code(Class.CLOCK, "clock-stepped", "the wall clock was set while a gateway ran")
