@@ -22,7 +22,20 @@ from holdfast.audit.keys import MAINTENANCE, KeyFolder, parse_certificate
 from holdfast.audit.maintenance import plan_retention, run_erasure, run_retention
 from holdfast.audit.objects import ObjectPieces, open_pieces
 from holdfast.audit.payload import Body, Slot
-from holdfast.audit.record import Caller, Entry, Kind, Leaf, Record, Timing, decode, encode, encode_leaf, timestamp
+from holdfast.audit.record import (
+    Caller,
+    Entry,
+    Kind,
+    Leaf,
+    Record,
+    Redaction,
+    Seen,
+    Timing,
+    decode,
+    encode,
+    encode_leaf,
+    timestamp,
+)
 from holdfast.audit.retention import (
     PayloadRule,
     Place,
@@ -50,7 +63,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.audit.ledger import Ledger
-    from holdfast.audit.record import Redaction
     from holdfast.audit.verify import Report
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
@@ -81,6 +93,7 @@ class Site:
         self.keys.make_epoch_key(root, "test", REPLICAS, Ed25519PrivateKey.generate(), start)
         self.now = NOW
         self.command: Ledger | None = None
+        self.epoch_records = 1_000_000
 
     def clock(self) -> Clock:
         """A clock that the site sets, a microsecond later each time."""
@@ -90,7 +103,13 @@ class Site:
     def open(self, role: str = "") -> Ledger:
         """The log of the gateway, or of a command."""
         return open_test_ledger(
-            self.folder, self.database, role=role, clock=self.clock, pieces=self.pieces, remembers=not role
+            self.folder,
+            self.database,
+            role=role,
+            clock=self.clock,
+            pieces=self.pieces,
+            remembers=not role,
+            epoch_records=self.epoch_records,
         )
 
     def write_days(self, *days: int) -> None:
@@ -434,7 +453,7 @@ def test_a_log_without_its_last_checkpoint_is_not_dropped(site: Site) -> None:
 
 
 @contextmanager
-def nothing_erased(site: Site, why: str) -> Iterator[None]:
+def nothing_erased(site: Site, why: str, recorded: int = 0) -> Iterator[None]:
     """What happens here is refused, and everything is still there; the auditor is named."""
     tables = ("records", "bodies", "blobs", "calls", "checkpoints", "leaf_hashes")
     before = {table: site.count(table) for table in tables}
@@ -445,7 +464,7 @@ def nothing_erased(site: Site, why: str) -> Iterator[None]:
     for table in ("records", "checkpoints"):  # what was refused may have begun a log of its own
         assert kept.pop(table) >= before.pop(table)
     assert kept == before
-    assert not site.redactions()
+    assert len(site.redactions()) == recorded
 
 
 def move_day(site: Site, log: LogRow, day: str) -> None:
@@ -880,8 +899,65 @@ def test_nothing_is_erased_before_it_is_on_record(site: Site, monkeypatch: pytes
             site.erase(user="alice")
     assert site.redactions()
     assert site.verdict() is Class.INTACT
-    assert site.erase(user="alice") == 18
+    recorded = sum(len(told.payloads) for told in site.redactions())
+    assert site.erase(user="alice") == 18 - recorded == 12  # the rest was gone on with
+    assert site.count("bodies") == 18
     assert site.verdict() is Class.REDACTED
+
+
+@pytest.mark.parametrize("logs_a_command", [1, 3])
+@pytest.mark.parametrize("next_command", ["retention", "erase"])
+def test_what_was_recorded_and_not_erased_is_erased_by_the_next_command(
+    site: Site, monkeypatch: pytest.MonkeyPatch, next_command: str, logs_a_command: int
+) -> None:
+    monkeypatch.setattr("holdfast.audit.erasing.PLACES_A_RECORD", 3)
+    site.epoch_records = 1_000_000 if logs_a_command == 1 else 3
+    with monkeypatch.context() as patched:
+        # What is left is the plug pulled at the second record, or at all of them.
+        patched.setattr(RetentionStore, "erase", breaking(RetentionStore.erase, "before"))
+        if logs_a_command > 1:
+            patched.setattr(RetentionStore, "erase", lambda *_: 0)
+        with suppress(Killed):
+            site.erase(user="alice")
+    recorded = sum(len(told.payloads) for told in site.redactions())
+    assert (recorded, site.count("bodies")) == (3 if logs_a_command == 1 else 18, 36)
+    assert len([log for log in site.logs() if log.replica.endswith(MAINTENANCE)]) >= logs_a_command
+    run(site) if next_command == "retention" else site.erase(user="nobody")
+    assert site.count("bodies") == 36 - recorded
+    assert sum(len(told.payloads) for told in site.redactions()) == recorded
+    assert site.verdict() is Class.REDACTED
+
+
+def test_a_forged_record_of_an_erasure_erases_nothing(site: Site) -> None:
+    site.erase(user="carol")
+    command = site.open(MAINTENANCE)
+    command.close("the command is over")
+    (log,) = (log for log in site.logs() if log.replica.endswith(MAINTENANCE))
+    (victim, *_) = (body for body in site.store.bodies() if body.call and body.call.username == "bob")
+
+    def say_it(leaf: Leaf) -> bytes:
+        whole = Seen(victim.log.origin, victim.log.size, victim.log.root)
+        redact = Redaction(whole, "she asked", payloads=(str(victim.place),))
+        is_last = leaf.seq == log.size - 2
+        told = Record(kind=Kind.REDACT, at=leaf.record.at, redact=redact) if is_last else leaf.record
+        return encode_leaf(leaf, encode(told))
+
+    forge(site, log, say_it)
+    with nothing_erased(site, "its last checkpoint is of other records", recorded=1):
+        run(site)
+
+
+def test_what_was_recorded_is_not_erased_of_another_log(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(RetentionStore, "erase", breaking(RetentionStore.erase, "before"))
+        with suppress(Killed):
+            site.erase(user="alice")
+    site.end_command()
+    (first,), (second,) = site.logs(OLD), site.logs(YESTERDAY)
+    for name, log in (("x", first), (first.origin, second), (second.origin, first)):
+        site.execute("UPDATE logs SET origin = :name WHERE id = :log", name=name, log=log.id)
+    with nothing_erased(site, "carries no good signature", recorded=1):
+        run(site)
 
 
 def test_what_cannot_be_recorded_is_not_erased(site: Site) -> None:

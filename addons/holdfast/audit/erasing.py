@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from itertools import batched, groupby
 from typing import TYPE_CHECKING
 
-from holdfast.audit.record import Entry, Kind, Record, timestamp
-from holdfast.audit.retention import PLACES_A_RECORD, Why, carry_over, describe_drop, describe_erasure
+from holdfast.audit.record import Entry, Kind, Record, Redaction, timestamp
+from holdfast.audit.retention import PLACES_A_RECORD, Place, Why, carry_over, describe_drop, describe_erasure
 from holdfast.audit.store.signed import not_as_signed
 from holdfast.errors import HoldfastError
 
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from holdfast.audit.ledger import Ledger
-    from holdfast.audit.record import Redaction
-    from holdfast.audit.retention import DayPlan, Place, StoredBody
+    from holdfast.audit.retention import DayPlan, StoredBody
     from holdfast.audit.store.dropping import DayDropper
     from holdfast.audit.store.ledger import LogRow
     from holdfast.audit.store.retention import References, RetentionStore
@@ -71,9 +70,42 @@ class Eraser:
         self._log: Ledger | None = None
 
     def finish_earlier(self) -> Iterator[int]:
-        """Go on with what an earlier command recorded and did not get to; yield how many records it was, bit by bit."""
+        """Go on with what an earlier command recorded and did not get to; yield how many records it was, bit by bit.
+
+        A day that was recorded and not begun is for whoever plans days: it may stay by now. Raises Conflict when a log
+        that tells what to erase, or of which something is to be erased, is not as it was signed.
+        """
         yield from self._dropper.finish()
+        self._finish_erasures()
         self._store.finish_pieces(self._clock())
+
+    def _finish_erasures(self) -> None:
+        """Erase what the last command that recorded any had recorded, and what is still there of it.
+
+        It did the same before it recorded anything, so what earlier ones had recorded is gone.
+        """
+        has_erased = False
+        for redact in self._last_recorded():
+            places = [Place.parse(place) for place in redact.payloads]
+            log = self._store.find_with_bodies(redact.log.log, places) if places else None
+            if log is not None:
+                self._dropper.signed.read(log)
+                self._store.erase(log, places, self._store.references(log.day))
+                has_erased = True
+        if has_erased:
+            self._store.settle()
+
+    def _last_recorded(self) -> list[Redaction]:
+        """What the last command recorded that recorded any, in however many logs."""
+        run, recorded = "", list[Redaction]()
+        for log in self._store.command_logs():
+            signed = self._dropper.signed.read(log)
+            if run and signed.run != run:
+                break
+            if signed.redactions:
+                run = signed.run
+                recorded += signed.redactions
+        return recorded
 
     def drop_day(self, plan: DayPlan) -> Iterator[int]:
         """Drop one day but for its logs' leaf hashes and last checkpoints; yield how many records it was, bit by bit.

@@ -121,12 +121,14 @@ def plan_erasure(store: RetentionStore, wanted: Wanted) -> Erasure:
 
 
 def run_erasure(store: RetentionStore, eraser: Eraser, wanted: Wanted, reason: str, advance: Advance) -> Erasure:
-    """Erase the bodies that are meant; `advance` hears of it bit by bit.
+    """Finish what an earlier command did not, then erase the bodies that are meant; `advance` hears of it bit by bit.
 
     Leaves decide: every log that may have some is read once, or, for one call, those that say they have records of it.
     Raises Conflict when one is not as it was signed, or a row is not as its record says, Unavailable.
     """
     erasure = Erasure()
+    for _ in eraser.finish_earlier():
+        pass
     bodies = eraser.hold(store.bodies(wanted.call, first_day=wanted.first_day))
     _erase(eraser, choose_wanted(bodies, wanted, Why(reason)), erasure, advance)
     return erasure

@@ -77,6 +77,12 @@ class Place:
         """As a `redact` record names it."""
         return f"{self.seq}/{self.slot}"
 
+    @classmethod
+    def parse(cls, text: str) -> Place:
+        """The place that a `redact` record names so."""
+        seq, _, slot = text.partition("/")
+        return cls(int(seq), Slot(slot))
+
 
 @dataclass(frozen=True, slots=True)
 class StoredBody:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import bindparam, delete, func, literal, select, text, tuple_
 
+from holdfast.audit.keys import MAINTENANCE
 from holdfast.audit.payload import PIECE_BYTES, Slot
 from holdfast.audit.record import CallRow, Kind, call_row, decode
 from holdfast.audit.retention import Day, Place, StoredBody, first_written_day, is_pinned_by
@@ -202,6 +203,21 @@ class RetentionStore:
             for log in self._logs()
             if log.dropped_at is None and log.day >= first_day and (not before_day or log.day < before_day)
         ]
+
+    def command_logs(self) -> list[LogRow]:
+        """The logs of commands that erase, the latest first, as far as they have records and were not dropped."""
+        of_commands = (logs.c.replica.endswith(MAINTENANCE), logs.c.size > 0, logs.c.dropped_at.is_(None))
+        with self._database.reading() as connection:
+            query = select(logs).where(*of_commands).order_by(logs.c.id.desc())
+            return [LogRow(**row) for row in connection.execute(query).mappings()]
+
+    def find_with_bodies(self, origin: str, places: Sequence[Place]) -> LogRow | None:
+        """The log of this name, if it still has bodies at any of these places."""
+        with self._database.reading() as connection:
+            query = select(logs).where(logs.c.origin == origin, logs.c.dropped_at.is_(None))
+            row = connection.execute(query).mappings().first()
+            log = LogRow(**row) if row is not None else None
+            return log if log is not None and _pieces_of(connection, log, places) else None
 
     def references(self, day: str) -> References:
         """Count the references to a day's pieces."""

@@ -46,12 +46,13 @@ LOGS_KEPT = 4
 
 @dataclass(frozen=True, slots=True)
 class SignedLog:
-    """What the leaves of a log say: the time of the last one (empty without any), and what it records as erased.
+    """What the leaves of a log say: which run began it, the time of the last one, and what it records as erased.
 
-    `leaf_hashes` are those of all leaves, joined.
+    Run and time are empty without any; `leaf_hashes` are those of all leaves, joined.
     """
 
     row: LogRow
+    run: str
     until: str
     redactions: tuple[Redaction, ...]
     leaf_hashes: bytes
@@ -83,7 +84,7 @@ class SignedLogs:
             signed = open_checkpoint(self._read_note(log), certificate.verifier_for(log.origin))
             if signed != Checkpoint(log.origin, reading.tree.size, reading.tree.root()):
                 raise not_as_signed(log, "its last checkpoint is of other records")
-        return SignedLog(log, reading.until, tuple(reading.redactions), bytes(reading.leaf_hashes))
+        return SignedLog(log, reading.run, reading.until, tuple(reading.redactions), bytes(reading.leaf_hashes))
 
     def hold(self, bodies: Iterable[StoredBody]) -> Iterator[StoredBody]:
         """Yield the same bodies, each once the record that it hangs on and the one that tells of its call were found.
@@ -149,13 +150,15 @@ class _Reading:
         self._last = b""
         self.leaf_hashes = bytearray()
         self.tree = Frontier()
-        self.until = ""
+        self.run = self.until = ""
         self.redactions: list[Redaction] = []
 
     def add(self, leaf: bytes) -> None:
         """Take in the next leaf."""
         if not self.tree.size or is_legacy(self._log):
             self._require_day(decode(leaf))
+        if not self.tree.size and (start := decode(leaf).record.start) is not None:
+            self.run = start.run
         if _REDACT in leaf and (redact := decode(leaf).record.redact) is not None:
             self.redactions.append(redact)
         leaf_hash = hash_leaf(leaf)
