@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -197,6 +198,17 @@ def test_a_missing_database_is_only_made_on_request(file: Path) -> None:
     with pytest.raises(ConfigurationError, match="there is no such database"):
         Database.open_readonly(url_of(file))
     assert not file.parent.exists()
+
+
+def test_an_empty_file_is_no_database_but_for_who_makes_one(file: Path) -> None:
+    file.parent.mkdir(parents=True)
+    file.touch()
+    for open_it in (partial(Database.open, create=False), Database.open_readonly):
+        with pytest.raises(ConfigurationError, match="is empty: not a Holdfast database; put a backup back"):
+            open_it(url_of(file))
+    assert file.stat().st_size == 0
+    Database.open(url_of(file)).close()
+    Database.open_readonly(url_of(file)).close()
 
 
 def test_a_folder_that_cannot_be_written_is_named() -> None:

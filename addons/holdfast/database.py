@@ -219,6 +219,8 @@ def _shown(location: URL) -> str:
 def _require_file(path: Path) -> None:
     if not path.exists():
         raise ConfigurationError(f"{path}: there is no such database; `holdfast serve` makes it.")
+    if path.is_file() and not path.stat().st_size:
+        raise ConfigurationError(f"{path}: is empty: not a Holdfast database; put a backup back.")
 
 
 def _engine(location: URL, *, read_only: bool, deadline_seconds: float | None = None) -> Engine:

@@ -66,8 +66,34 @@ def test_the_private_root_key_may_be_made_somewhere_else(world: World, tmp_path:
     assert not folder(world).root_key.exists()
     assert json.loads(run(world, "keys", "show", "-o", "json").stdout)["rootKeyIsHere"] is False
     without = run(world, "keys", "rotate")
-    assert (without.exit_code, "root.key: cannot be read" in without.stderr) == (2, True)
+    told = f"holdfast: {folder(world).root_key}: the root's private key is not here; give --root FILE.\n"
+    assert (without.exit_code, without.stderr) == (2, told)
     assert run(world, "keys", "rotate", "--root", str(away)).exit_code == 0
+
+
+MAKES = "holdfast: {}: there is no such {}; `holdfast serve` makes it.\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("keys show", MAKES.format("{keys}/root.pub", "key")),
+        ("keys rotate", MAKES.format("{keys}/root.pub", "key")),
+        ("keys rotate --root root.key", MAKES.format("{keys}/root.pub", "key")),
+        ("keys init --root /nodir/root.key", "holdfast: /nodir/root.key: its folder is not there; "),
+        ("verify", MAKES.format("{keys}/root.pub", "key")),
+        ("migrate-store --to sqlite:///{folder}/copy/audit.db", MAKES.format("{keys}/root.pub", "key")),
+        ("retention run", MAKES.format("{keys}/root.pub", "key")),
+        ("accept --reason restored --yes", MAKES.format("{state}/audit.db", "database")),
+        ("list", MAKES.format("{state}/audit.db", "database")),
+    ],
+)
+def test_before_the_first_start_a_command_says_so_and_makes_nothing(world: World, command: str, said: str) -> None:
+    places = {"keys": world.settings.key_folder, "state": world.settings.state_dir, "folder": world.folder}
+    before = sorted(world.folder.rglob("*"))
+    result = run(world, *command.format(**places).split())
+    assert (result.exit_code, result.stdout, sorted(world.folder.rglob("*"))) == (2, "", before)
+    assert result.stderr.startswith(said.format(**places))
 
 
 def test_another_root_cannot_certify(world: World, tmp_path: Path) -> None:

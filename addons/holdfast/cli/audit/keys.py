@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from holdfast.cli.audit.reading import own_root
 from holdfast.cli.options import ConfigFile, OutputFormat, read_settings, require_reason
 from holdfast.cli.output import Output, print_pairs, print_value
+from holdfast.errors import ConfigurationError, Conflict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +51,8 @@ def init(root: RootFile = None, config: ConfigFile = None) -> None:
 
     settings = read_settings(config)
     folder = _folder(settings)
+    if root is not None and not root.parent.is_dir():
+        raise ConfigurationError(f"{root}: its folder is not there; make it, or name another with --root.")
     with folder.locked():
         signer = folder.make_root(settings.cluster, Ed25519PrivateKey.generate(), root)
         _make_epoch_key(folder, settings, root)
@@ -69,6 +73,9 @@ def rotate(root: RootFile = None, config: ConfigFile = None) -> None:
     """
     settings = read_settings(config)
     folder = _folder(settings)
+    own_root(settings)
+    if root is None and not folder.root_key.exists():
+        raise ConfigurationError(f"{folder.root_key}: the root's private key is not here; give --root FILE.")
     with folder.locked():
         _make_epoch_key(folder, settings, root)
     typer.echo(f"the next log is signed with {_certified(folder)['key']}")
@@ -82,8 +89,9 @@ def show(output: OutputFormat = Output.TABLE, config: ConfigFile = None) -> None
     Example:
       holdfast audit keys show -o json
     """
-    folder = _folder(read_settings(config))
-    told = {"root": str(folder.root_verifier()), "rootKeyIsHere": folder.root_key.exists(), **_certified(folder)}
+    settings = read_settings(config)
+    root, folder = own_root(settings), _folder(settings)
+    told = {"root": str(root), "rootKeyIsHere": folder.root_key.exists(), **_certified(folder)}
     if output is not Output.TABLE:
         print_value(told, output)
         return
@@ -117,7 +125,6 @@ def accept(
     from holdfast.audit.head import find_heads
     from holdfast.audit.store.ledger import LedgerStore
     from holdfast.database import Database
-    from holdfast.errors import Conflict
 
     reason = require_reason(reason)
     settings = read_settings(config)
@@ -143,7 +150,6 @@ def accept(
 def _find_gaps(head: HeadFile, store: LedgerStore) -> Iterator[Checkpoint | None]:
     """Tell and yield what the gateway wrote last, if the database lacks any of it; None where nobody can say."""
     from holdfast.audit.head import find_lack
-    from holdfast.errors import ConfigurationError
 
     try:
         known = head.load()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.cli.audit.reading import open_payloads
+from holdfast.cli.audit.reading import open_payloads, own_root
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,12 +44,11 @@ def open_eraser(
     Raises Conflict when there is one, ConfigurationError, Unavailable.
     """
     from holdfast.audit.erasing import Eraser
-    from holdfast.audit.keys import KeyFolder
     from holdfast.audit.store.dropping import DayDropper
     from holdfast.audit.store.signed import SignedLogs
     from holdfast.database import Database
 
-    root = KeyFolder(settings.key_folder).root_verifier()
+    root = own_root(settings)
     database = stack.enter_context(closing(Database.open(settings.database_url, create=False)))
     pieces = stack.enter_context(open_payloads(settings))
     store = open_store(database, pieces, gone)

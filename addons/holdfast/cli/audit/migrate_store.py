@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import typer
 
-from holdfast.cli.audit.reading import open_payloads
+from holdfast.cli.audit.reading import open_payloads, own_root
 from holdfast.cli.options import ConfigFile, read_settings
 from holdfast.cli.output import counted, show_steps
 
@@ -47,13 +47,12 @@ def migrate_store(
       holdfast audit migrate-store --to postgresql://holdfast@db.internal/holdfast
     """
     from holdfast.audit.head import find_heads
-    from holdfast.audit.keys import KeyFolder
     from holdfast.database import Database
 
     source = context.get_parameter_source("to")
     _check_url(to, is_told_to_everybody=source is not None and source.name == "COMMANDLINE")
     settings = read_settings(config)
-    root = KeyFolder(settings.key_folder).root_verifier()
+    root = own_root(settings)
     with ExitStack() as stack:
         for head in find_heads(settings.state_dir):
             stack.callback(head.close)

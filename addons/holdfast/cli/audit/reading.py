@@ -60,6 +60,17 @@ def open_lines(settings: Settings, *, payloads: bool = True) -> Iterator[Iterato
         yield export_lines(database, settings.cluster, now, pieces=pieces, payloads=payloads)
 
 
+def own_root(settings: Settings) -> Verifier:
+    """Read the public key of the gateway's own root. Raises ConfigurationError."""
+    from holdfast.audit.keys import KeyFolder
+    from holdfast.errors import ConfigurationError
+
+    folder = KeyFolder(settings.key_folder)
+    if not folder.root_pub.exists() and not folder.epoch_key.exists():
+        raise ConfigurationError(f"{folder.root_pub}: there is no such key; `holdfast serve` makes it.")
+    return folder.root_verifier()
+
+
 def load_root(file: Path) -> Verifier:
     """Read a root's public key. Raises ConfigurationError, also when it is a witness's."""
     from holdfast.audit.keys import load_verifier

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.cli.audit.reading import load_root, load_witness, open_lines
+from holdfast.cli.audit.reading import load_root, load_witness, open_lines, own_root
 from holdfast.cli.options import ConfigFile, OutputFormat, parse_age, read_settings
 from holdfast.cli.output import Output, print_table, print_value, show_count
 
@@ -81,7 +81,7 @@ def verify(
 
     accepted = _parse_classes(accept)
     settings = None if export is not None and root is not None else read_settings(config)
-    key = load_root(root or _root_file(settings))
+    key = load_root(root) if root is not None else own_root(settings or read_settings(config))
     anchoring = replace(
         _read_anchors(anchors, witness or [], tsa_ca),
         stale_after=parse_age(stale_after),
@@ -95,12 +95,6 @@ def verify(
     if export is not None and output is Output.TABLE and _is_only_cut(report):
         typer.echo("if this export is older than the anchors, export again before you believe this")
     raise typer.Exit(int(report.verdict(accepted)))
-
-
-def _root_file(settings: Settings | None) -> Path:
-    from holdfast.audit.keys import KeyFolder
-
-    return KeyFolder(settings.key_folder).root_pub if settings is not None else Path()
 
 
 def _read_anchors(folder: Path | None, witnesses: list[Path], tsa_ca: Path | None) -> Anchoring:
@@ -120,7 +114,7 @@ def _open_lines(
 
     if export is None:
         return stack.enter_context(open_lines(settings or read_settings(None)))
-    stream = sys.stdin.buffer if str(export) == "-" else stack.enter_context(export.open("rb"))
+    stream = sys.stdin.buffer if export == Path("-") else stack.enter_context(export.open("rb"))
     return stack.enter_context(closing(examined_lines(stream, root)))
 
 
