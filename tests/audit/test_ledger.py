@@ -711,6 +711,23 @@ def test_a_gateway_that_died_before_its_first_record_of_the_day_begins_the_same_
     assert verdict(database, tmp_path) == set()
 
 
+@pytest.mark.parametrize("epoch", [2, 999_999_999])
+@pytest.mark.parametrize("role", ["", ".maintenance"])
+def test_made_up_logs_without_a_record_are_nothing_to_count_from(
+    database: Database, store: LedgerStore, tmp_path: Path, epoch: int, role: str
+) -> None:
+    hands = Hands()
+    ledger = open_test_ledger(tmp_path, database, role=role, clock=hands)
+    ledger.close("the test is over")
+    made_up = replace(ledger.row, origin=f"holdfast/test/gw{role}/{epoch}", epoch=epoch, day="2020-02-02", size=0)
+    store.begin_log(replace(made_up, closed_at=None))  # type: ignore[arg-type]
+    hands.forward(days=1)
+    for number in (2, 3):
+        ledger = open_test_ledger(tmp_path, database, role=role, clock=hands)
+        assert ledger.row.epoch == number + (epoch == 2)
+        ledger.close("the test is over")
+
+
 def test_a_key_that_is_not_certified_for_us_stops_the_start(database: Database, tmp_path: Path) -> None:
     open_test_ledger(tmp_path, database).close()
     keys = KeyFolder(tmp_path / "audit-keys")

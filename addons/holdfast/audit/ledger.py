@@ -278,15 +278,21 @@ class Ledger:
         """The number of the log to begin: that of an empty one, where a try before this got no further.
 
         It is not always the one after the last: another process may have begun logs under our name, and a database
-        that was put back lacks logs whose checkpoints are known elsewhere.
+        that was put back lacks logs whose checkpoints are known elsewhere. Numbers of logs without a record are only
+        passed over: anybody who can write in the database can make up such a row, of the highest number there is.
         """
-        name, _, number = (remembered.origin if remembered else "").rpartition("/")
-        known = int(number) if f"{name}/" == self._name and _EPOCH.fullmatch(number) else 0
-        latest = self._store.last_log(self._writer.name, or_empty=True)
-        if latest is None:
-            return known + 1
-        is_ours = latest.size == 0 and (latest.day, latest.certificate) == (clock.day, key.certificate_note)
-        return latest.epoch if is_ours and latest.epoch > known else max(known, latest.epoch) + 1
+        last = self._store.last_log(self._writer.name)
+        epoch = 1 + max(self._epoch_of(log.origin if log else "") for log in (remembered, last))
+        while (found := self._store.find_log(f"{self._name}{epoch}")) is not None:
+            if (found.size, found.day, found.certificate) == (0, clock.day, key.certificate_note):
+                break
+            epoch += 1
+        return epoch
+
+    def _epoch_of(self, origin: str) -> int:
+        """The number in the name of one of our logs; 0 when it is none."""
+        name, _, number = origin.rpartition("/")
+        return int(number) if f"{name}/" == self._name and _EPOCH.fullmatch(number) else 0
 
     def _peers(self, clock: Clock) -> list[Entry]:
         """What has become of the other logs of the database, as a record; none when nothing has.

@@ -128,11 +128,10 @@ class LedgerStore:
             dialect.insert(caller_claims).on_conflict_do_nothing(), caller_claims.c.keys()
         )
 
-    def last_log(self, replica: str, *, or_empty: bool = False) -> LogRow | None:
-        """The latest log of a replica that has records, or, with `or_empty`, the latest there is."""
-        query = select(logs).where(logs.c.replica == replica).order_by(logs.c.epoch.desc()).limit(1)
-        if not or_empty:
-            query = query.where(logs.c.size > 0)
+    def last_log(self, replica: str) -> LogRow | None:
+        """The latest log of a replica that has records."""
+        of_replica = (logs.c.replica == replica, logs.c.size > 0)
+        query = select(logs).where(*of_replica).order_by(logs.c.epoch.desc()).limit(1)
         with self._database.reading() as connection:
             return _log_row(connection.execute(query).mappings().first())
 
