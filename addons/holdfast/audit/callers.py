@@ -2,7 +2,8 @@
 
 A caller is the identity part of a record, as JSON. Its ID is the first 32 hexadecimal digits of the SHA-256 of that
 JSON. A claim is looked for as text: a scalar by itself, a list by each member, an object by its members under
-dotted names.
+dotted names. Members are taken in the order of their names, as they stand in that JSON: of many claims only the first
+are looked for, and a token has them in any order.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 MOST_CLAIMS = 64
@@ -33,7 +35,7 @@ def caller_claims(claims: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _flatten(name: str, value: Any) -> Iterator[tuple[str, str]]:
     match value:
         case Mapping():
-            for key, member in value.items():
+            for key, member in sorted(value.items(), key=itemgetter(0)):
                 yield from _flatten(f"{name}.{key}" if name else str(key), member)
         case list() | tuple():
             for member in value:
