@@ -121,7 +121,6 @@ def test_watch_prints_a_hold_again_when_it_is_decided(approvals: Approvals, worl
     ("environment", "arguments", "sentence"),
     [
         ({}, ["--server", "https://127.0.0.1:1"], "no token: give --token-file FILE"),
-        ({"HOLDFAST_TOKEN": "x"}, ["--server", "https://127.0.0.1:1"], "cannot be reached"),
         ({"HOLDFAST_TOKEN": "x"}, ["--config", "{folder}/holdfast.yaml"], "approvals.port is 0"),
         ({"HOLDFAST_TOKEN": "x"}, ["--server", "{server}"], "its certificate is not trusted"),
         ({"HOLDFAST_TOKEN_FILE": "{folder}/none"}, ["--server", "{server}"], "none: cannot be read"),
@@ -140,6 +139,14 @@ def test_what_is_not_configured_is_one_sentence_and_exit_code_2(
     assert result.exit_code == 2
     assert sentence in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_an_api_that_cannot_be_reached_is_exit_code_1() -> None:
+    command = ["approvals", "list", "--server", "https://127.0.0.1:1"]
+    result = runner.invoke(app, command, env={"HOLDFAST_TOKEN": "x"})
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert result.stderr.startswith("holdfast: approvals API https://127.0.0.1:1: cannot be reached (")
+    assert result.stderr.endswith("; is `holdfast serve` or `holdfast console` running there?\n")
 
 
 def test_a_bad_token_is_refused_with_exit_code_1(world: World, server: str) -> None:

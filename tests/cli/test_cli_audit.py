@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -130,6 +131,44 @@ def test_a_flow_file_is_read_back_by_mitmproxy(world: World) -> None:
     assert refused.response.json()["message"] == "no token"
     assert followed.response is not None
     assert followed.response.text == "line one\nline two\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("export --ledger /nodir/x", 2, "/nodir/x: cannot be written: No such file or directory."),
+        ("export --flows /nodir/x", 2, "/nodir/x: cannot be written: No such file or directory."),
+        ("export --flows a --ledger b", 2, "expected --flows FILE or --ledger FILE, not both."),
+        ("export", 2, "expected --flows FILE or --ledger FILE."),
+        (
+            "verify --tolerate-tail 2x",
+            2,
+            "--tolerate-tail: found '2x'; expected a length of time as 90s, 10m, 2h or 7d.",
+        ),
+        ("verify --stale-after 2x", 2, "--stale-after: found '2x'; expected a length of time as 90s, 10m, 2h or 7d."),
+        (
+            "prove holdfast/test/other/1",
+            2,
+            "holdfast/test/other/1: is a log; say which record of it: holdfast audit prove holdfast/test/other/1 SEQ.",
+        ),
+        ("reconcile {good} {bad}", 2, "{bad}: line 2 is no audit.k8s.io/v1 Event in JSON ("),
+        ("reconcile {good} {cut}", 2, "{cut}: is no gzip file, or was cut: "),
+        ("reconcile {good} {text}", 2, "{text}: is no gzip file, or was cut: "),
+    ],
+)
+def test_what_is_wrong_is_named(world: World, command: str, code: int, said: str) -> None:
+    files = {name: world.folder / f"audit-{name}.log" for name in ("good", "bad")}
+    files |= {name: world.folder / f"audit-{name}.log.gz" for name in ("cut", "text")}
+    files["good"].write_text("\n")
+    files["bad"].write_text("\nno event\n")
+    files["cut"].write_bytes(gzip.compress(b"\n" * 100)[:-12])
+    files["text"].write_text("\n")
+    root = str(world.folder / "audit-keys-other" / "root.pub")
+    more = ("--root", root) if command.startswith("verify") else ()
+    result = run(world, *command.format(**files).split(), *more)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert result.stderr.startswith(f"holdfast: {said.format(**files)}")
+    assert result.stderr.count("\n") == 1
 
 
 def test_an_export_that_fails_leaves_no_file(world: World) -> None:

@@ -23,6 +23,8 @@ from holdfast.cli import app
 from replay.stories import allowed_call, held_call
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from click.testing import Result
 
 runner = CliRunner()
@@ -221,6 +223,22 @@ def test_the_gateway_s_own_root_is_believed_where_none_is_given(world: World) ->
 def test_what_is_no_export_is_one_sentence(world: World, content: bytes) -> None:
     result = verify_file(Path("-"), "--root", root(world), content=content)
     assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda content: content + b"more", lambda _: b"none"])
+def test_a_damaged_export_is_named_and_damaged_anchors_are(
+    world: World, anchors: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    file = export(world)
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
+    told = verify_file(file, "--root", root(world), "--anchors", str(anchors))
+    assert (told.exit_code, told.stdout, told.stderr.startswith(f"holdfast: {file}: ")) == (2, "", True)
+    file.write_bytes(whole)
+    bad = anchors / "bad.checkpoint"
+    bad.write_text("no checkpoint")
+    told = verify_file(file, "--root", root(world), "--anchors", str(anchors))
+    assert (told.exit_code, told.stdout, told.stderr.startswith(f"holdfast: {bad}: ")) == (2, "", True)
 
 
 @pytest.mark.parametrize("option", ["--anchors", "--witness", "--root", "--tsa-ca"])

@@ -35,8 +35,8 @@ _REFUSALS: dict[int, type[HoldfastError]] = {
 class ApprovalsClient:
     """Calls the API at `server`, trusting `authority_pem` (or the system's CAs), with the token of the moment.
 
-    Every method raises ConfigurationError when the API cannot be reached or trusted, and the refusal that it
-    answers with, as the same subclass of HoldfastError.
+    Every method raises Unavailable when the API cannot be reached, ConfigurationError when it cannot be trusted, and
+    the refusal that it answers with, as the same subclass of HoldfastError.
     """
 
     def __init__(self, server: str, authority_pem: str | None, read_token: Callable[[], str]) -> None:
@@ -87,7 +87,7 @@ class ApprovalsClient:
             response = self._http.request(method, path, headers=headers, **arguments)
             answer = response.json()
         except httpx.HTTPError as error:
-            raise ConfigurationError(f"approvals API {self._server}: {_explain(error)}.") from error
+            raise _failure(f"approvals API {self._server}", error) from error
         except ValueError as error:
             raise ConfigurationError(f"approvals API {self._server}: is something else; check --server.") from error
         if response.status_code != httpx.codes.OK:
@@ -103,12 +103,13 @@ def _refusal(code: int, status: Any) -> HoldfastError:
     return _REFUSALS.get(code, Internal)(message)
 
 
-def _explain(error: httpx.HTTPError) -> str:
+def _failure(api: str, error: httpx.HTTPError) -> HoldfastError:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted ({cause.verify_message}); give its CA with --certificate-authority"
+            advice = "give its CA with --certificate-authority."
+            return ConfigurationError(f"{api}: its certificate is not trusted ({cause.verify_message}); {advice}")
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, httpx.TimeoutException):
-        return f"did not answer within {TIMEOUT_SECONDS} s"
-    return f"cannot be reached ({error}); is `holdfast serve` or `holdfast console` running there?"
+        return Unavailable(f"{api}: did not answer within {TIMEOUT_SECONDS} s.")
+    return Unavailable(f"{api}: cannot be reached ({error}); is `holdfast serve` or `holdfast console` running there?")

@@ -61,11 +61,11 @@ def parse_address(listen: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def parse_age(text: str) -> timedelta:
-    """Read a length of time: `90s`, `10m`, `2h`, `7d`. Raises ConfigurationError for anything else."""
+def parse_age(text: str, option: str) -> timedelta:
+    """Read a length of time, the value of `option`: `90s`, `10m`, `2h`, `7d`. Raises ConfigurationError otherwise."""
     age = _AGE.fullmatch(text)
     if age is None:
-        raise ConfigurationError(f"found {text!r}; expected a length of time as 90s, 10m, 2h or 7d.")
+        raise ConfigurationError(f"{option}: found {text!r}; expected a length of time as 90s, 10m, 2h or 7d.")
     return timedelta(**{_UNITS[age[2]]: int(age[1])})
 
 
@@ -76,7 +76,7 @@ def parse_since(text: str, now: datetime, option: str = "--since") -> datetime:
     in this machine's time zone. Raises ConfigurationError for anything else.
     """
     if _AGE.fullmatch(text):
-        return now - parse_age(text)
+        return now - parse_age(text, option)
     if names_day(text):
         day = now.astimezone().date() - timedelta(days=_DAYS_AGO[text])
         return datetime.combine(day, time.min).astimezone()

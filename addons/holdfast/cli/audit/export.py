@@ -54,7 +54,7 @@ def export(
     filters = chosen.filters()
     settings = read_settings(config)
     if (flows is None) == (ledger is None):
-        raise ConfigurationError("expected --flows FILE or --ledger FILE.")
+        raise ConfigurationError("expected --flows FILE or --ledger FILE" + (", not both." if flows else "."))
     if ledger is not None:
         if filters != ANY_CALL:
             raise ConfigurationError("--ledger writes the whole record: filters belong to --flows.")
@@ -101,8 +101,15 @@ def _write_flows(file: Path, cluster: str, stories: Iterable[CallStory]) -> int:
 
 @contextmanager
 def _written_whole(file: Path) -> Iterator[IO[bytes]]:
-    """A file (0600) that takes its name once all of it is on the disk; what had that name stays until then."""
-    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete_on_close=False) as stream:
+    """A file (0600) that takes its name once all of it is on the disk; what had that name stays until then.
+
+    Raises ConfigurationError.
+    """
+    try:
+        written = tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete_on_close=False)  # noqa: SIM115
+    except OSError as error:
+        raise ConfigurationError(f"{file}: cannot be written: {error.strerror}.") from error
+    with written as stream:
         yield stream
         stream.flush()
         os.fsync(stream.fileno())

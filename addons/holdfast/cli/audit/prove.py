@@ -11,6 +11,7 @@ import typer
 from holdfast.cli.audit.reading import load_root, open_reading
 from holdfast.cli.options import ConfigFile, OutputFormat, read_settings
 from holdfast.cli.output import Output, print_pairs, print_value
+from holdfast.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from holdfast.audit.prove import Proven
@@ -40,6 +41,8 @@ def prove(
     from holdfast.audit.store.proving import find_call, prove_record
     from holdfast.certificates import write_private
 
+    if seq is None and "/" in target:
+        raise ConfigurationError(f"{target}: is a log; say which record of it: holdfast audit prove {target} SEQ.")
     settings = read_settings(config)
     with open_reading(settings) as database:
         place = find_call(database, target) if seq is None else (target, seq)

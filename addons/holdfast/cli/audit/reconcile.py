@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import sys
+import zlib
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,11 +15,12 @@ import typer
 from holdfast.cli.audit.reading import open_reading
 from holdfast.cli.options import ConfigFile, OutputFormat, read_settings
 from holdfast.cli.output import Output, print_table, print_value
+from holdfast.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from holdfast.audit.reconcile import Call, Summary
+    from holdfast.audit.reconcile import Call, Event, Summary
 
 EXIT_BYPASSED = 10
 EXIT_UNSEEN = 11
@@ -61,9 +63,7 @@ def reconcile(
     summary = comparing.Summary()
     with open_reading(settings) as database, tempfile.TemporaryDirectory(prefix="holdfast-") as scratch:
         record, seen = RecordedCalls(database), comparing.Seen(Path(scratch) / "seen.db")
-        found = list(
-            comparing.find_bypasses(comparing.parse_events(_lines(logs)), record.known, seen, summary, ignored)
-        )
+        found = list(comparing.find_bypasses(_events(logs), record.known, seen, summary, ignored))
         covered = summary.covered()
         if covered is not None:
             found += comparing.find_unseen(record.between(*covered), seen)
@@ -72,10 +72,17 @@ def reconcile(
     _exit(found)
 
 
-def _lines(files: Sequence[Path]) -> Iterator[bytes]:
+def _events(files: Sequence[Path]) -> Iterator[Event]:
+    from holdfast.audit.reconcile import parse_events
+
     for file in files:
         with _open(file) as lines:
-            yield from lines
+            try:
+                yield from parse_events(lines)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{file}: {error}") from error
+            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+                raise ConfigurationError(f"{file}: is no gzip file, or was cut: {error}.") from error
 
 
 @contextmanager

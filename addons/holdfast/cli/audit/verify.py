@@ -13,10 +13,12 @@ import typer
 from holdfast.cli.audit.reading import load_root, load_witness, open_lines, own_root
 from holdfast.cli.options import ConfigFile, OutputFormat, parse_age, read_settings
 from holdfast.cli.output import Output, print_table, print_value, show_count
+from holdfast.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from holdfast.audit.anchors.evidence import Evidence
     from holdfast.audit.export import Line
     from holdfast.audit.note import Verifier
     from holdfast.audit.verify import Anchoring, Class, Report
@@ -84,13 +86,18 @@ def verify(
     key = load_root(root) if root is not None else own_root(settings or read_settings(config))
     anchoring = replace(
         _read_anchors(anchors, witness or [], tsa_ca),
-        stale_after=parse_age(stale_after),
-        tolerated_tail=parse_age(tolerate_tail),
+        stale_after=parse_age(stale_after, "--stale-after"),
+        tolerated_tail=parse_age(tolerate_tail, "--tolerate-tail"),
     )
     with ExitStack() as stack:
         lines = _open_lines(export, settings, key, stack)
         advance = stack.enter_context(show_count("rows"))
-        report = verify_lines(_counted_rows(lines, advance), key, anchoring)
+        try:
+            report = verify_lines(_counted_rows(lines, advance), key, anchoring)
+        except _BadAnchors:
+            raise
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{export}: {error}" if export is not None else str(error)) from error
     _print_report(report, accepted, key, output)
     if export is not None and output is Output.TABLE and _is_only_cut(report):
         typer.echo("if this export is older than the anchors, export again before you believe this")
@@ -98,13 +105,25 @@ def verify(
 
 
 def _read_anchors(folder: Path | None, witnesses: list[Path], tsa_ca: Path | None) -> Anchoring:
-    from holdfast.audit.anchors.evidence import read_some_evidence
     from holdfast.audit.anchors.timestamp import load_authority
     from holdfast.audit.verify import Anchoring
 
-    evidence = read_some_evidence(folder) if folder is not None else ()
+    evidence = _read_evidence(folder) if folder is not None else ()
     authority = load_authority(tsa_ca) if tsa_ca is not None else ()
     return Anchoring(evidence, tuple(load_witness(file) for file in witnesses), authority)
+
+
+class _BadAnchors(ConfigurationError):
+    """The fault is in what was kept outside, not in the export; it names its file."""
+
+
+def _read_evidence(folder: Path) -> Iterator[Evidence]:
+    from holdfast.audit.anchors.evidence import read_some_evidence
+
+    try:
+        yield from read_some_evidence(folder)
+    except ConfigurationError as error:
+        raise _BadAnchors(str(error)) from error
 
 
 def _open_lines(
@@ -133,7 +152,6 @@ def _counted_rows(lines: Iterable[Line | Examined], advance: Advance) -> Iterato
 
 def _parse_classes(text: str) -> frozenset[Class]:
     from holdfast.audit.verify import Class
-    from holdfast.errors import ConfigurationError
 
     names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = sorted(set(names) - set(ACCEPTABLE))
