@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from holdfast.audit.store.ledger import LogRow
 
 CALLS = 6
-ALL_BY_A_WORKER = Sharing(workers=1, block_bytes=16_384, alone_lines=0, own_blocks=0)
+ALL_BY_A_WORKER = Sharing(workers=1, block_bytes=16_384, alone_lines=0, own_bytes=0)
 
 
 @dataclass

@@ -46,9 +46,9 @@ NOW = "2026-01-01T00:00:00.000000Z"
 ROOT = Signer(KeyName("root"), Ed25519PrivateKey.from_private_bytes(b"r" * 32)).verifier
 ALONE = Sharing(workers=0, block_bytes=4096)
 SHARINGS = [
-    Sharing(workers=1, block_bytes=4096, alone_lines=0, own_blocks=0),
-    Sharing(workers=3, block_bytes=4096, alone_lines=0, own_blocks=0),
-    Sharing(workers=2, block_bytes=1000, alone_lines=0, own_blocks=1),
+    Sharing(workers=1, block_bytes=4096, alone_lines=0, own_bytes=0),
+    Sharing(workers=3, block_bytes=4096, alone_lines=0, own_bytes=0),
+    Sharing(workers=2, block_bytes=1000, alone_lines=0, own_bytes=2000),
     Sharing(workers=2, block_bytes=4096, alone_lines=50),
 ]
 TOLD_ENOUGH = 60
@@ -175,7 +175,7 @@ def test_a_line_longer_than_what_is_sent_is_examined_here() -> None:
 
 
 def test_a_short_export_starts_no_process() -> None:
-    for number, _ in enumerate(examined_lines(compressed(lines_of(900)), ROOT, Sharing(workers=2))):
+    for number, _ in enumerate(examined_lines(compressed(lines_of(400)), ROOT, Sharing(workers=2))):
         assert number % 100 or workers() == []
 
 
@@ -198,7 +198,7 @@ def test_to_close_early_ends_the_workers(sharing: Sharing) -> None:
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_worker_that_is_killed_is_an_error(number: int) -> None:
-    sharing = Sharing(workers=2, block_bytes=4096, alone_lines=0, own_blocks=0)
+    sharing = Sharing(workers=2, block_bytes=4096, alone_lines=0, own_bytes=0)
     lines = examined_lines(compressed(lines_of(5000)), ROOT, sharing)
     next(lines)
     workers()[number].kill()
@@ -209,7 +209,7 @@ def test_a_worker_that_is_killed_is_an_error(number: int) -> None:
 
 def test_a_worker_that_is_killed_over_the_last_block_is_an_error() -> None:
     lines = examined_lines(compressed(lines_of(40)), ROOT, SHARINGS[0])
-    told = [next(lines)]  # the first of four blocks; the worker has up to two of the others
+    told = [next(lines)]  # of the first of four blocks; the worker has the others
     (worker,) = workers()
     worker.suspend()
     timer = threading.Timer(0.5, worker.kill)

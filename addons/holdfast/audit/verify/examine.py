@@ -297,17 +297,12 @@ def _examine_call(
     line: RecordLine, record: Record, caller: str, told: Findings
 ) -> tuple[tuple[str, int, int] | None, tuple[str, str] | None]:
     row = call_row(record)
-    if line.call_place is not None:
-        _examine_row(line, record, row, caller, told)
-        return None, None
-    if row is None:
-        return None, None
-    if line.call_elsewhere is not None:
+    if line.call_place is None:
+        if row is None:
+            return None, None
+        if line.call_elsewhere is None:
+            return None, (record.call, row.received_at[:10])
         return _examine_elsewhere(record, *line.call_elsewhere, told), None
-    return None, (record.call, row.received_at[:10])
-
-
-def _examine_row(line: RecordLine, record: Record, row: CallRow | None, caller: str, told: Findings) -> None:
     if row is None:
         what = f"call {record.call} is listed after a record that does not tell it"
         told.append((found.CALL_ALTERED.name, what))
@@ -316,6 +311,7 @@ def _examine_row(line: RecordLine, record: Record, row: CallRow | None, caller: 
         told.append((found.CALL_ALTERED.name, f"call {record.call} is listed with another {wrong}"))
     elif not row.complete:
         told.append((found.OUTCOME_MISSING.name, f"call {record.call} ({record.kind.value})"))
+    return None, None
 
 
 def _examine_elsewhere(

@@ -33,8 +33,8 @@ from holdfast.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-PLACES = 2
-"""Messages under way in each direction: blocks that a worker has, one that it examines and one that waits for it."""
+PLACES = 3
+"""Messages under way in each direction: blocks that a worker has, one that it examines and two that wait for it."""
 
 PLACE_BYTES = 1 << 30
 """More than any message has. What is not written takes no memory."""

@@ -46,13 +46,14 @@ LARGEST_SENT = 8 << 20
 class Sharing:
     """How the work is shared: among how many workers, in blocks of how many bytes, and after how many lines.
 
-    This process examines up to `own_blocks` while it waits for a worker's.
+    This process examines blocks of `own_bytes` in all ahead of what it waits for: there are blocks that take a
+    worker a hundred times longer than others, since they are full of signatures.
     """
 
     workers: int
     block_bytes: int = BLOCK
-    alone_lines: int = 1000
-    own_blocks: int = 4
+    alone_lines: int = 500
+    own_bytes: int = 32 << 20
 
 
 def default_sharing() -> Sharing:
@@ -81,14 +82,14 @@ class _Crew:
         self._sharing = sharing
         self._workers: list[_Worker] = []
         self._begun: deque[_Worker | _Own] = deque()
-        self._alone_lines = 0
+        self._alone_lines = self._own_bytes = 0
         self._verifiers: dict[str, Verifier] = {}
         self._seen: list[Verifier] = []
 
     def examine(self, blocks: Iterator[bytes]) -> Iterator[Line | Examined]:
         """Yield the lines of the blocks."""
         failure: ConfigurationError | None = None
-        while failure is None:
+        while True:
             try:
                 block = next(blocks, None)
             except ConfigurationError as error:
@@ -111,11 +112,11 @@ class _Crew:
     def _begin(self, block: bytes) -> bool:
         """Have a block examined; false when something that was begun before has to be finished first."""
         if not self._sharing.workers or self._alone_lines < self._sharing.alone_lines:
-            return self._begin_here(block, most=1)
-        if not self._workers:
-            self._workers = [_Worker() for _ in range(self._sharing.workers)]
+            return not self._begun and self._begin_here(block)
+        while len(self._workers) < self._sharing.workers:
+            self._workers.append(_Worker())
         if len(block) > LARGEST_SENT:
-            return self._begin_here(block, most=1)
+            return not self._begun and self._begin_here(block)
         free = [worker for worker in self._workers if worker.is_free()]
         if free:
             least_busy = min(free, key=lambda worker: worker.tasks)
@@ -124,14 +125,14 @@ class _Crew:
             return True
         if self._begun and self._begun[0].is_done():
             return False
-        return self._begin_here(block, most=self._sharing.own_blocks)
+        return self._own_bytes + len(block) <= self._sharing.own_bytes and self._begin_here(block)
 
-    def _begin_here(self, block: bytes, most: int) -> bool:
-        if sum(isinstance(begun, _Own) for begun in self._begun) >= most:
-            return False
-        self._begun.append(_Own(block, self._verifiers))
+    def _begin_here(self, block: bytes) -> bool:
         if not self._workers:
             self._alone_lines += block.count(b"\n")
+        own = _Own(block, self._verifiers)
+        self._begun.append(own)
+        self._own_bytes += own.size
         return True
 
     def _finish(self) -> list[Line | Examined]:
@@ -139,7 +140,10 @@ class _Crew:
         if not self._begun:
             self._workers[0].wait()
             return []
-        lines = self._begun.popleft().finish()
+        first = self._begun.popleft()
+        if isinstance(first, _Own):
+            self._own_bytes -= first.size
+        lines = first.finish()
         for line in lines:
             if type(line) is LogLine:
                 self._learn(line)
@@ -156,9 +160,10 @@ class _Crew:
 
 
 class _Own:
-    """A block that is examined here."""
+    """A block that is examined here; `size` is that of the block, in bytes."""
 
     def __init__(self, block: bytes, verifiers: Mapping[str, Verifier]) -> None:
+        self.size = len(block)
         self._lines: list[Line | Examined] = []
         self._failure: ConfigurationError | None = None
         try:
