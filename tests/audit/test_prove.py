@@ -137,7 +137,12 @@ def test_a_leaf_that_stands_in_another_place_is_not_proven() -> None:
     clock = Clock("2026-03-01T12:00:00.000000Z", 5)
     elsewhere = Head(Origin(KeyName("holdfast/test/gw/2"))).place(record(), clock)
     no_record = hash_leaf(b"no record")
-    for leaf, leaf_hash in ((elsewhere.leaf, elsewhere.leaf_hash), (b"no record", no_record)):
+    deep = elsewhere.leaf.replace(b'"groups":', b'"claims":{"a":%s},"groups":' % (b"[" * 20_000 + b"]" * 20_000))
+    for leaf, leaf_hash in (
+        (elsewhere.leaf, elsewhere.leaf_hash),
+        (b"no record", no_record),
+        (deep, hash_leaf(deep)),
+    ):
         head = Head(ORIGIN)
         head.extend([leaf_hash])
         proof = Proof(leaf, 0, (), sign_checkpoint(head.checkpoint(), LOG), certified())

@@ -154,6 +154,14 @@ def test_other_bytes_are_not_read_as_a_record(leaf: bytes) -> None:
         decode(leaf)
 
 
+@pytest.mark.parametrize("opens", [b"[", b'{"a":'])
+def test_a_leaf_that_is_nested_too_deeply_is_none(opens: bytes) -> None:
+    deep = opens * 20_000 + b"1" + (b"]" if opens == b"[" else b"}") * 20_000
+    leaf = place(record()).replace(b'"groups":', b'"claims":{"a":' + deep + b'},"groups":')
+    with pytest.raises(Internal, match="cannot be read: it is nested too deeply"):
+        decode(leaf)
+
+
 @given(st.datetimes(timezones=st.just(UTC)), st.datetimes(timezones=st.just(timezone(timedelta(hours=5)))))
 def test_timestamps_sort_as_their_times(first: datetime, second: datetime) -> None:
     if second > datetime(1, 1, 2, tzinfo=UTC):

@@ -355,6 +355,8 @@ def decode(leaf: bytes) -> Leaf:
         again = _encoder.encode(found)
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise Internal(f"a record in the audit database cannot be read: {error}") from error
+    except RecursionError as error:
+        raise Internal("a record in the audit database cannot be read: it is nested too deeply") from error
     if again != leaf:
         raise Internal("a record in the audit database cannot be read: it is not spelt as a record is")
     if isinstance(found, _Version1):
