@@ -97,6 +97,11 @@ def test_nothing_goes_unless_it_is_set(tmp_path: Path) -> None:
     assert (result.exit_code, "nothing is to go" in result.stderr) == (0, True)
     assert len(bodies(world)) == 6
     assert maintenance(world) == []
+    unset = f"audit.retention is not set in {world.folder / 'holdfast.yaml'}: nothing is ever dropped"
+    for command in ("plan", "run"):
+        assert run(world, "retention", command).stderr.splitlines()[-1] == unset
+    (tmp_path / "set").mkdir()
+    assert "is not set" not in run(make(tmp_path / "set", maxAgeDays=4), "retention", "plan").stderr
 
 
 def test_the_plan_is_what_a_run_does(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from holdfast.cli.output import Output, print_table, print_value, show_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from holdfast.audit.maintenance import Outcome
     from holdfast.audit.record import CallRow
@@ -51,6 +52,7 @@ def plan(gone: Gone = None, output: OutputFormat = Output.TABLE, config: ConfigF
     with closing(Database.open_readonly(settings.database_url)) as database:
         outcome = plan_retention(open_store(database, gone=gone), retention, _rules(retention, now), now)
     _print_outcome(outcome, output)
+    _tell_unset(retention, config)
 
 
 @app.command()
@@ -74,6 +76,7 @@ def run(
         with show_count("records") as advance:
             outcome = run_retention(store, eraser, retention, _rules(retention, now), now, advance)
     _print_outcome(outcome, output)
+    _tell_unset(retention, config)
 
 
 def compile_test(rule: PayloadRetention) -> CallTest:
@@ -102,6 +105,13 @@ def _rules(retention: Retention, now: datetime) -> list[PayloadRule]:
     from holdfast.audit.retention import read_rules
 
     return read_rules(retention.payloads, compile_test, now)
+
+
+def _tell_unset(retention: Retention, config: Path | None) -> None:
+    from holdfast.settings import DEFAULT_FILE, Retention
+
+    if retention == Retention():
+        typer.echo(f"audit.retention is not set in {config or DEFAULT_FILE}: nothing is ever dropped", err=True)
 
 
 def _print_outcome(outcome: Outcome, output: Output) -> None:
