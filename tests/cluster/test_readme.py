@@ -42,8 +42,7 @@ def shell_environment(cluster: Cluster, tmp_path: Path) -> dict[str, str]:
 
 
 def test_the_commands_for_ones_own_cluster_work_in_order(shell_environment: dict[str, str], tmp_path: Path) -> None:
-    folder = tmp_path / "work"
-    folder.mkdir()
+    folder = tmp_path / "try"  # which the first command makes, in the home
     script = "set -euo pipefail\n" + "\n".join(shell_blocks("In front of your own cluster"))
     issuer, listen, approvals, witness = free_ports(4)
     script = script.replace("holdfast witness serve", f"holdfast witness serve --listen 127.0.0.1:{witness}")
@@ -54,7 +53,7 @@ def test_the_commands_for_ones_own_cluster_work_in_order(shell_environment: dict
     )
     shell = subprocess.Popen(
         ["bash", "-x", "-c", script],
-        cwd=folder,
+        cwd=tmp_path,
         env=shell_environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -71,6 +70,7 @@ def test_the_commands_for_ones_own_cluster_work_in_order(shell_environment: dict
     assert "anchor http://127.0.0.1" in said
     assert 'namespace "demo-unused" deleted' in (folder / "delete.log").read_text()
     assert (folder / "story.flows").stat().st_size > 0
+    assert said.count("\nINTACT: ") == 3
 
 
 @pytest.mark.parametrize(
