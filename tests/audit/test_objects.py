@@ -229,6 +229,69 @@ def test_an_object_that_was_altered_or_deleted_is_found(
     assert list(story.faults.values()) == [shown]
 
 
+def as_pipe(piece: Path) -> None:
+    piece.unlink()
+    os.mkfifo(piece)
+
+
+def as_link(piece: Path) -> None:
+    """To the same bytes elsewhere, which the folder would not be rid of when the piece is removed."""
+    piece.rename(piece.with_name("elsewhere"))
+    piece.symlink_to(piece.with_name("elsewhere"))
+
+
+def as_link_to_itself(piece: Path) -> None:
+    piece.unlink()
+    piece.symlink_to(piece)
+
+
+def as_endless_link(piece: Path) -> None:
+    piece.unlink()
+    piece.symlink_to("/dev/zero")
+
+
+def as_folder(piece: Path) -> None:
+    piece.unlink()
+    piece.mkdir()
+
+
+def as_socket(piece: Path) -> None:
+    piece.unlink()
+    here = Path.cwd()
+    os.chdir(piece.parent)  # the name of a socket is short
+    try:
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(piece.name)
+    finally:
+        os.chdir(here)
+
+
+def as_too_long(piece: Path) -> None:
+    piece.write_bytes(bytes(PIECE_BYTES + 1))
+
+
+def under_a_file(piece: Path) -> None:
+    """The folder that it is in is a file."""
+    for sibling in piece.parent.iterdir():
+        sibling.unlink()
+    piece.parent.rmdir()
+    piece.parent.write_text("a file in the place of the folder")
+
+
+@pytest.mark.parametrize(
+    "replace",
+    [as_pipe, as_link, as_link_to_itself, as_endless_link, as_folder, as_socket, as_too_long, under_a_file],
+    ids=lambda replace: replace.__name__,
+)
+def test_what_is_no_file_in_a_piece_s_place_is_no_piece(
+    in_folder: ObjectPieces, folder: Path, database: Database, tmp_path: Path, replace: Callable[[Path], None]
+) -> None:
+    open_test_ledger(tmp_path, database, pieces=in_folder).write([entry(os.urandom(5000))])
+    (piece,) = (file for file in folder.rglob("*") if file.is_file())
+    replace(piece)
+    assert set(verify(database, tmp_path, in_folder).counts) == {"no-anchor", "blob-altered"}
+
+
 def test_a_folder_that_fails_fails_the_commit_and_comes_back(
     in_folder: ObjectPieces, folder: Path, database: Database, tmp_path: Path
 ) -> None:

@@ -13,9 +13,11 @@ is enough left for another.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -37,6 +39,10 @@ if TYPE_CHECKING:
     from obstore.store import S3Credential
 
     from holdfast.settings import Payloads
+
+_OPEN = os.O_RDONLY | os.O_NONBLOCK
+_NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
+"""Nothing is there, a file is in the folder's place, a link or a socket is in the piece's."""
 
 PARALLEL = 8
 PAGE = 1000
@@ -65,12 +71,10 @@ _REASONS = (
 class ObjectPieces:
     """Pieces in one folder or bucket. Blocking; safe to use from several threads."""
 
-    def __init__(
-        self, store: LocalStore | S3Store, inline_bytes: int, settle: Callable[[str], None] | None = None
-    ) -> None:
+    def __init__(self, store: LocalStore | S3Store, inline_bytes: int, folder: Path | None = None) -> None:
         self._store = store
         self._inline_bytes = inline_bytes
-        self._settle = settle
+        self._folder = folder
         self._threads = ThreadPoolExecutor(PARALLEL, thread_name_prefix="holdfast-pieces")
 
     def takes(self, kept: bytes) -> bool:
@@ -86,15 +90,12 @@ class ObjectPieces:
         """Return a piece as it is kept. Raises NotFound, Unavailable."""
         path = _path(day, sha256)
         with _unavailable("read"):
-            try:
-                found = self._store.get(path)
-            except FileNotFoundError as error:
-                if _answer(error) in {"", "NoSuchKey"}:
-                    raise NotFound(f"payload {day}/{sha256} is not in the object store") from error
-                raise
-            if found.meta["size"] > PIECE_BYTES:
-                raise NotFound(f"what the object store has as payload {day}/{sha256} is too long to be one")
-            return bytes(found.bytes())
+            size, kept = self._fetch(path) if self._folder is None else _read_piece(self._folder / path)
+        if size > PIECE_BYTES:
+            raise NotFound(f"what the object store has as payload {day}/{sha256} is too long to be one")
+        if kept is None:
+            raise NotFound(f"payload {day}/{sha256} is not in the object store")
+        return kept
 
     def delete(self, day: str, digests: Sequence[str]) -> None:
         """Remove pieces; one that is not there is no error. Raises Unavailable."""
@@ -153,11 +154,22 @@ class ObjectPieces:
         for _ in self._threads.map(act_on, items):
             pass
 
+    def _fetch(self, path: str) -> tuple[int, bytes | None]:
+        """The size of an object, and, unless it is too long, its bytes; None where there is no such object."""
+        try:
+            found = self._store.get(path)
+        except FileNotFoundError as error:
+            if _answer(error) in {"", "NoSuchKey"}:
+                return 0, None
+            raise
+        size = found.meta["size"]
+        return size, bytes(found.bytes()) if size <= PIECE_BYTES else None
+
     def _put_one(self, day: str, sha256: str, kept: bytes) -> None:
         path = _path(day, sha256)
         self._store.put(path, kept, use_multipart=False)
-        if self._settle is not None:
-            self._settle(path)
+        if self._folder is not None:
+            _make_durable(self._folder, path)
 
     def _delete_one(self, day: str, sha256: str) -> None:
         try:
@@ -184,7 +196,7 @@ def _open_folder(folder: Path, inline_bytes: int) -> ObjectPieces:
     except OSError as error:
         raise ConfigurationError(f"audit.payloads.folder: {folder}: cannot be made: {error.strerror}.") from error
     store = LocalStore(folder, automatic_cleanup=True)
-    return ObjectPieces(store, inline_bytes, settle=lambda path: _make_durable(folder, path))
+    return ObjectPieces(store, inline_bytes, folder)
 
 
 def _open_bucket(settings: Payloads, deadline_seconds: float) -> S3Store:
@@ -227,12 +239,32 @@ def _require(value: str | None, pattern: re.Pattern[str], name: str, expected: s
         raise ConfigurationError(f"audit.payloads.{name}: expected {expected}.")
 
 
+def _read_piece(file: Path) -> tuple[int, bytes | None]:
+    """The same of a file. Whoever can write in the folder can put anything in a piece's place: a pipe must not be
+    waited for, nor a link followed, so what is no regular file is no piece.
+    """
+    try:
+        descriptor = os.open(file, _OPEN | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            return 0, None
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return 0, None
+        with os.fdopen(descriptor, "rb", closefd=False) as opened:
+            kept = opened.read(PIECE_BYTES + 1)
+        return len(kept), kept
+    finally:
+        os.close(descriptor)
+
+
 def _make_durable(folder: Path, path: str) -> None:
     """The library renames a whole file into place, and leaves the disk and the file's mode to the system."""
     file = folder / path
     file.chmod(0o600)
     for place in (file, file.parent, file.parent.parent, folder):
-        descriptor = os.open(place, os.O_RDONLY)
+        descriptor = os.open(place, _OPEN)
         try:
             os.fsync(descriptor)
         finally:
