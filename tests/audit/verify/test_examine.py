@@ -105,41 +105,36 @@ def without_one(lines: list[Line]) -> list[Line]:
     return [line for line in lines if not (isinstance(line, RecordLine) and line.seq == 5)]
 
 
-def with_a_close(lines: list[Line]) -> list[Line]:
-    """The first record ends the log, and those after it follow it."""
+def rewritten(lines: list[Line], change: Callable[[Leaf], Leaf]) -> list[Line]:
+    """Every record told otherwise, and linked to the one before again."""
     told: list[Line] = []
     before = b""
     for line in lines:
-        if not isinstance(line, RecordLine):
+        if isinstance(line, RecordLine):
+            leaf = change(decode(line.leaf))
+            previous = hash_leaf(before).hex() if leaf.seq else leaf.previous
+            before = encode_leaf(msgspec.structs.replace(leaf, previous=previous), encode(leaf.record))
+            told.append(msgspec.structs.replace(line, leaf=before))
+        else:
             told.append(line)
-            continue
-        leaf = decode(line.leaf)
-        record = leaf.record
-        if leaf.seq == 2:
-            record = Record(kind=Kind.CLOSE, at=record.at, close=Closing("forged"))
-        previous = hash_leaf(before).hex() if leaf.seq else leaf.previous
-        before = encode_leaf(Leaf(record, leaf.log, leaf.seq, previous, leaf.time, leaf.mono), encode(record))
-        told.append(msgspec.structs.replace(line, leaf=before))
     return told
 
 
-def with_steps(lines: list[Line]) -> list[Line]:
-    """Every third record is of an hour later, the next one of the usual time again."""
-    told: list[Line] = []
-    before = b""
-    for line in lines:
-        if not isinstance(line, RecordLine):
-            told.append(line)
-            continue
-        leaf = decode(line.leaf)
-        hours = timedelta(hours=leaf.seq % 3 == 2)
-        time = timestamp(datetime.fromisoformat(leaf.time) + hours)
-        previous = hash_leaf(before).hex() if leaf.seq else leaf.previous
-        before = encode_leaf(
-            Leaf(leaf.record, leaf.log, leaf.seq, previous, time, leaf.mono + leaf.seq), encode(leaf.record)
-        )
-        told.append(msgspec.structs.replace(line, leaf=before))
-    return told
+def closed_early(leaf: Leaf) -> Leaf:
+    closing = Record(kind=Kind.CLOSE, at=leaf.record.at, close=Closing("forged"))
+    return msgspec.structs.replace(leaf, record=closing) if leaf.seq == 2 else leaf
+
+
+def an_hour_later_at_times(leaf: Leaf) -> Leaf:
+    time = datetime.fromisoformat(leaf.time) + timedelta(hours=leaf.seq % 3 == 2)
+    return msgspec.structs.replace(leaf, time=timestamp(time), mono=leaf.mono + leaf.seq)
+
+
+def nobody_s(lines: list[Line]) -> list[Line]:
+    """Logs that nobody signed, with leaves that say so."""
+    names = {line.origin: f"legacy/{line.id}" for line in lines if isinstance(line, LogLine)}
+    renamed = changed(lines, LogLine, lambda log: msgspec.structs.replace(log, origin=names[log.origin]))
+    return rewritten(renamed, lambda leaf: msgspec.structs.replace(leaf, log=names[leaf.log]))
 
 
 CHANGES: dict[str, Callable[[list[Line]], list[Line]]] = {
@@ -154,8 +149,9 @@ CHANGES: dict[str, Callable[[list[Line]], list[Line]]] = {
     "another log": lambda lines: changed(lines, ContentLine, other_content),
     "no beginning": without_a_start,
     "one is not there": without_one,
-    "a close in the middle": with_a_close,
-    "a clock that jumps": with_steps,
+    "a forged log of nobody's": nobody_s,
+    "a close in the middle": lambda lines: rewritten(lines, closed_early),
+    "a clock that jumps": lambda lines: rewritten(lines, an_hour_later_at_times),
 }
 
 
