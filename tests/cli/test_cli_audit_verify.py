@@ -198,6 +198,23 @@ def test_a_tail_may_be_tolerated(world: World, anchors: Path) -> None:
     assert verify(world, "--anchors", str(anchors), "--tolerate-tail", "10m").exit_code == 0
 
 
+def test_the_tenth_log_is_listed_after_the_second(world: World) -> None:
+    names = [
+        f"holdfast/test/{replica}/{epoch}" for replica in ("gw-10", "other", "other.console") for epoch in (1, 2, 10)
+    ]
+    for number, name in enumerate(sorted(names)):
+        if not name.endswith("other/1"):
+            with world.database.writing() as connection:
+                connection.exec_driver_sql(
+                    "INSERT INTO logs SELECT :id, :name, :replica, :number, day, certificate, 0, root, opened_at, "
+                    "NULL, NULL FROM logs WHERE id = 1",
+                    {"id": 100 - number, "name": name, "replica": f"r{number}", "number": number},
+                )
+    printed = verify(world).stdout
+    assert [line.split()[0] for line in printed.splitlines()[1:] if line.startswith("holdfast/")] == names
+    assert [log["origin"] for log in json.loads(verify(world, "-o", "json").stdout)["logs"]] == names
+
+
 def test_programs_read_the_report(world: World) -> None:
     told = json.loads(verify(world, "-o", "json").stdout)
     assert told == YAML(typ="safe").load(verify(world, "-o", "yaml").stdout)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from holdfast.audit.note import Verifier
     from holdfast.audit.verify import Anchoring, Class, Report
     from holdfast.audit.verify.examine import Examined
+    from holdfast.audit.verify.findings import LogSummary
     from holdfast.cli.output import Advance
     from holdfast.settings import Settings
 
@@ -160,6 +161,13 @@ def _parse_classes(text: str) -> frozenset[Class]:
     return frozenset(Class[name.upper()] for name in names)
 
 
+def _in_order(logs: Iterable[LogSummary]) -> list[LogSummary]:
+    """Logs by name, the numbers in it as numbers: the tenth of a replica after its second."""
+    return sorted(
+        logs, key=lambda log: [(len(part) if part.isdecimal() else 0, part) for part in log.origin.split("/")]
+    )
+
+
 def _is_only_cut(report: Report) -> bool:
     """Whether all that is altered is what a record also looks like that was exported before its anchors were made."""
     from holdfast.audit.verify import Class
@@ -176,7 +184,7 @@ def _print_report(report: Report, accepted: frozenset[Class], root: Verifier, ou
     if report.logs:
         rows = (
             (log.origin, str(log.size), str(log.anchored_size), "closed" if log.closed else "open")
-            for log in report.logs
+            for log in _in_order(report.logs)
         )
         print_table(("LOG", "RECORDS", "ANCHORED", "STATE"), rows)
     if report.findings:
@@ -217,7 +225,7 @@ def _told(report: Report, accepted: frozenset[Class], root: Verifier) -> dict[st
         "checkpoints": report.checkpoints,
         "payloads": report.payloads,
         "anchors": report.anchors,
-        "logs": [asdict(log) for log in report.logs],
+        "logs": [asdict(log) for log in _in_order(report.logs)],
         "counts": dict(report.counts),
         "findings": [
             {
