@@ -247,6 +247,17 @@ def test_bodies_that_nobody_can_attribute_are_told_of(tmp_path: Path) -> None:
     assert ([found["bodies"] for found in done["payloads"]], done["unattributed"]) == ([3], [])
 
 
+def test_a_user_whom_no_row_names_any_more_is_not_unknown(tmp_path: Path) -> None:
+    world = make(tmp_path)
+    with world.database.writing() as connection:
+        connection.exec_driver_sql("UPDATE calls SET username = 'bob' WHERE username = 'alice'")
+    result = run(world, "erase", "--user", "alice", "--reason", "x", "--yes")
+    assert (result.exit_code, "run `holdfast audit verify`" in result.stderr) == (1, True)
+    with world.database.writing() as connection:
+        connection.exec_driver_sql("DELETE FROM calls")
+    assert told(world, "erase", "--user", "alice", "--reason", "x", "--yes")["bodies"] == 3
+
+
 @pytest.mark.parametrize(
     ("options", "left"),
     [

@@ -48,8 +48,6 @@ def erase(
     wanted = _wanted(user, issuer, call, since, until)
     reason = require_reason(reason)
     settings = read_settings(config)
-    if user:
-        _require_known(user, settings)
     with ExitStack() as stack:
         store, eraser = open_eraser(settings, requested_by, stack)
         if call:
@@ -59,6 +57,8 @@ def erase(
         with show_count("bodies") as advance:
             erased = run_erasure(store, eraser, wanted, reason, advance)
     number, size = erased.bodies.total(), erased.bytes.total()
+    if user and not number and not erased.unattributed:
+        _require_known(user, settings)
     if output is not Output.TABLE:
         unattributed = describe_unattributed(erased.unattributed)
         print_value({"bodies": number, "bytes": size, "unattributed": unattributed}, output)
@@ -84,7 +84,10 @@ def _wanted(user: str, issuer: str, call: str, since: str, until: str) -> Wanted
 
 
 def _require_known(user: str, settings: Settings) -> None:
-    """See that it is a user of whom there are calls, not one whose name was misspelt. Raises NotFound."""
+    """Where nothing was found, see that it is a user of whom there are calls, not one whose name was misspelt.
+
+    Lists are asked only then: who changed all of the user's rows must not be believed. Raises NotFound.
+    """
     from holdfast.audit.store import AuditStore, Filters
     from holdfast.database import Database
 
