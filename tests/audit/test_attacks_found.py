@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from audit.dropping import Aged
@@ -198,3 +199,37 @@ def test_a_drop_that_another_cluster_s_command_records(aged: Aged) -> None:
     aged.write(Record(kind=Kind.REDACT, at=timestamp(aged.now()), redact=told), MAINTENANCE)
     aged.anchor()
     assert codes(aged.verify()) == {"leaf-place"}
+
+
+# -- values that no gateway writes -------------------------------------------------------------------------------
+
+
+def test_a_log_opened_in_a_year_that_is_none(site: Site) -> None:
+    site.execute("UPDATE logs SET opened_at = '0001-01-01T00:00:00+23:59' WHERE id = :log", log=site.log.id)
+    assert codes(site.verify()) == {"log-altered"}
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00.000000+23:59", "never", "2026-01-01"])
+@pytest.mark.parametrize("is_last", [False, True])
+def test_a_leaf_of_a_time_that_is_none(site: Site, time: str, is_last: bool) -> None:
+    """Be it the last one, of which it is asked how old the end of the record is."""
+    site.record_call(site.ledgers["gw"], b"not anchored")
+    seq = site.log.size - 1 if is_last else 5
+    leaf = site.leaves(site.log)[seq]
+    site.put_leaf(site.log, seq, leaf.replace(decode(leaf).time.encode(), time.encode(), 1))
+    changed = decode(site.leaves(site.log)[seq])
+    assert changed.time == time
+    report = site.verify()
+    assert codes(report) >= {"leaf-spelling", "leaf-altered", "tail-unanchored"}
+    assert places(report, "leaf-spelling") == [seq]
+
+
+@pytest.mark.parametrize("epoch", ["1" * 5000, "0", "01", "-1", "\u0661", ""])  # the last but one is a digit
+def test_a_log_that_goes_on_from_one_whose_epoch_is_none(site: Site, epoch: str) -> None:
+    leaf = decode(site.leaves(site.log)[0])
+    assert leaf.record.start is not None
+    start = msgspec.structs.replace(leaf.record.start, previous_log=f"holdfast/test/gw/{epoch}")
+    site.edit(site.log, 0, lambda told: msgspec.structs.replace(told, start=start))
+    report = site.verify()
+    assert "chain-broken" in codes(report)
+    assert any("which is none of the logs before it" in each.what for each in report.findings)

@@ -354,3 +354,47 @@ def test_a_site_writes_bodies(site: Site) -> None:
     """What the attacks on bodies above attack is there."""
     site.ledgers["gw"].write([entry(b"more")])
     assert site.execute("DELETE FROM bodies") > 2 * EPOCHS
+
+
+def add_empty(site: Site, epoch: int, *, replica: str = "gw", **changed: str) -> None:
+    """Put a log without a record into the database, as one is whose first records could not be written."""
+    told = {"day": "2026-03-01", "opened_at": "2026-03-01T12:00:00.000000Z"} | changed
+    certificate = site.log.certificate
+    origin = f"holdfast/test/{replica}/{epoch}"
+    site.execute(
+        "INSERT INTO logs (origin, replica, epoch, day, certificate, size, root, opened_at) "
+        "VALUES (:origin, :replica, :epoch, :day, :certificate, 0, :root, :opened_at)",
+        origin=origin, replica=replica, epoch=epoch, certificate=certificate, root=root_of([]).hex(), **told,
+    )  # fmt: skip
+
+
+def test_a_log_whose_first_records_could_not_be_written(chain: Site) -> None:
+    """Nor does it say that the end of the one before, which was not closed, may be cut off."""
+    last = int(chain.log.origin.rpartition("/")[2])
+    add_empty(chain, last + 1)
+    add_empty(chain, last + 2)
+    add_empty(chain, 1, replica="gw.console")
+    assert codes(chain.verify()) == set()
+
+
+@pytest.mark.parametrize(
+    ("epoch", "changed"),
+    [
+        (1, {"opened_at": "whenever"}),
+        (1, {"opened_at": "2026-03-02T12:00:00.000000Z"}),
+        (1, {"day": "2026-03-02"}),
+        (2, {}),
+        (999_999_999, {}),
+    ],
+)
+def test_a_made_up_log_without_a_record(site: Site, epoch: int, changed: dict[str, str]) -> None:
+    add_empty(site, epoch, replica="gw.maintenance", **changed)
+    report = site.verify()
+    assert codes(report) == {"log-altered"}
+    assert report.findings[0].log == f"holdfast/test/gw.maintenance/{epoch}"
+
+
+def test_an_empty_log_that_is_said_to_be_closed(site: Site) -> None:
+    add_empty(site, 1, replica="gw.maintenance")
+    site.execute("UPDATE logs SET closed_at = opened_at WHERE replica = 'gw.maintenance'")
+    assert codes(site.verify()) == {"log-altered"}

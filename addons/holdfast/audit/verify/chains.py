@@ -6,6 +6,7 @@ names its size and its root.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,11 @@ from holdfast.audit.verify import findings as found
 from holdfast.audit.verify.times import TOLERATED_STEP_SECONDS, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from holdfast.audit.verify.leaves import LogCheck
+
+_EPOCH = re.compile("[1-9][0-9]{0,8}")
 
 
 def check_chains(logs: Iterable[LogCheck]) -> None:
@@ -27,11 +30,24 @@ def check_chains(logs: Iterable[LogCheck]) -> None:
         if log.certificate is not None:
             replicas[log.origin.rpartition("/")[0]].append(log)
     for chain in replicas.values():
-        chain.sort(key=_epoch)
-        for place, log in enumerate(chain):
-            _check_beginning(log, by_origin)
-            if place + 1 < len(chain):
-                _check_end(log, chain[place + 1 :])
+        _check_chain(sorted(chain, key=_epoch), by_origin)
+
+
+def _check_chain(chain: Sequence[LogCheck], by_origin: Mapping[str, LogCheck]) -> None:
+    named: dict[str, int] = {}
+    for log in chain:
+        if log.goes_on_from is not None:
+            named[log.goes_on_from.log] = max(named.get(log.goes_on_from.log, 0), log.goes_on_from.size)
+    last_dropped = max((place for place, log in enumerate(chain) if log.is_dropped), default=-1)
+    last_begun = max((place for place, log in enumerate(chain) if log.size), default=-1)
+    before = 0
+    for place, log in enumerate(chain):
+        _check_beginning(log, by_origin)
+        if not log.size and _epoch(log) != before + 1:
+            log.tell(found.LOG_ALTERED, f"it is empty, and is said to be the one after epoch {before}")
+        if place < last_begun:
+            _check_end(log, named.get(log.origin), may_be_dropped=last_dropped >= place)
+        before = _epoch(log)
 
 
 def _epoch(log: LogCheck) -> int:
@@ -48,7 +64,7 @@ def _check_beginning(log: LogCheck, by_origin: Mapping[str, LogCheck]) -> None:
         return
     replica, _, epoch = before.log.rpartition("/")
     own = log.origin.rpartition("/")[0]
-    if replica != own or not epoch.isdecimal() or int(epoch) >= _epoch(log):
+    if replica != own or _EPOCH.fullmatch(epoch) is None or int(epoch) >= _epoch(log):
         log.tell(found.CHAIN_BROKEN, f"it goes on from {before.log}, which is none of the logs before it", 0)
     elif before.log in by_origin:
         _check_time(log, by_origin[before.log].last_time)
@@ -61,12 +77,14 @@ def _check_time(log: LogCheck, ended: str) -> None:
         log.tell(found.CLOCK_BACK, f"its first record is of {log.first_time}, the log before ended at {ended}", 0)
 
 
-def _check_end(log: LogCheck, later: list[LogCheck]) -> None:
-    """A log that others come after was closed, or one of them names all of it; nothing was added once one did."""
+def _check_end(log: LogCheck, named_size: int | None, *, may_be_dropped: bool) -> None:
+    """A log that others come after was closed, or one of them names all of it; nothing was added once one did.
+
+    `may_be_dropped` says that what named it may be gone: it was dropped itself, or one of those after it was.
+    """
     if not log.size:
         return
-    named = [other.goes_on_from.size for other in later if other.goes_on_from and other.goes_on_from.log == log.origin]
-    if named and max(named) < log.size:
-        log.tell(found.CHAIN_BROKEN, f"it has {log.size} records; the log after it goes on from {max(named)}")
-    elif not named and not log.closed_at and not any(other.is_dropped for other in (log, *later)):
+    if named_size is not None and named_size < log.size:
+        log.tell(found.CHAIN_BROKEN, f"it has {log.size} records; the log after it goes on from {named_size}")
+    elif named_size is None and not log.closed_at and not may_be_dropped:
         log.tell(found.CHAIN_BROKEN, "no log goes on from it and it was not closed: its end may be cut off")

@@ -228,6 +228,8 @@ class LogCheck:
         _, _, replica, epoch = self.origin.split("/")
         if (line.replica, str(line.epoch)) != (replica, epoch):
             self.tell(found.LOG_ALTERED, f"it is said to be epoch {line.epoch} of {line.replica}")
+        if not self.size and not self.is_dropped and (line.closed_at or not _is_opened(line.day, line.opened_at)):
+            self.tell(found.LOG_ALTERED, f"it is empty, said to be of {line.day} and opened at {line.opened_at}")
         if self.is_dropped or not self.first_time:
             return
         if line.closed_at != self.closed_at:
@@ -291,16 +293,16 @@ class LogCheck:
     def _check_time(self, time: str, mono: int, place: int, *, starts: bool) -> None:
         if (time, mono) == self._clock:
             return
+        wall = seconds(time)
+        if wall is None:
+            self.tell(found.LEAF_SPELLING, f"{time!r} is no time", place)
+            return
         earlier, self._clock = self._clock, (time, mono)
         self.last_time = time
         if place < self.anchored.size:
             self.anchored.time = time
         if self._validity is not None and not self._validity[0] <= time <= self._validity[1]:
             self.tell(found.CERTIFICATE_EXPIRED, f"the record is of {time}", place)
-        wall = seconds(time)
-        if wall is None:
-            self.tell(found.LEAF_SPELLING, f"{time!r} is no time", place)
-            return
         before, self._wall = self._wall, wall
         if before:
             ticked = None if starts else (mono - earlier[1]) / 1_000_000
@@ -401,7 +403,11 @@ def _begins(day: str, opened_at: str, begun_at: str) -> bool:
     A gateway names a log, gives it its day and makes its first record in one moment. When that record got its place
     says nothing: the database may have been away for days between the two.
     """
-    return seconds(opened_at) is not None and opened_at[:10] == day == begun_at[:10] and opened_at <= begun_at
+    return _is_opened(day, opened_at) and begun_at[:10] == day and opened_at <= begun_at
+
+
+def _is_opened(day: str, opened_at: str) -> bool:
+    return seconds(opened_at) is not None and opened_at[:10] == day
 
 
 def _from_hex(text: str) -> bytes:

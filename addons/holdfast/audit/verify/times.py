@@ -13,6 +13,6 @@ def seconds(time: str) -> float | None:
     """A leaf's time in Unix seconds; None when it is not spelt as `record.timestamp` spells it."""
     try:
         moment = datetime.fromisoformat(time)
-    except ValueError:
+        return moment.timestamp() if moment.tzinfo is not None and timestamp(moment) == time else None
+    except (ValueError, OverflowError):  # the latter: a year that UTC does not have
         return None
-    return moment.timestamp() if moment.tzinfo is not None and timestamp(moment) == time else None
