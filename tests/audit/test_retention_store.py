@@ -813,7 +813,7 @@ def test_a_rule_erases_what_records_say_and_reads_no_log_of_which_nothing_is_to_
     assert run(site, [of_alice()]) == []
     assert site.bodies()["alice"] == set()
     assert len(site.redactions()) == 3
-    monkeypatch.setattr(SignedLogs, "read", None)
+    monkeypatch.setattr(SignedLogs, "hold", None)
     assert run(site, [of_alice()]) == []
 
 
