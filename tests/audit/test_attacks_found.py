@@ -13,6 +13,7 @@ import pytest
 
 from audit.dropping import Aged
 from audit.tampering import Site, codes, places
+from holdfast.audit.export import TABLES
 from holdfast.audit.keys import CONSOLE, MAINTENANCE
 from holdfast.audit.record import Entry, Kind, Record, Redaction, Seen, decode, timestamp
 from holdfast.audit.store import LedgerStore
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.audit.store.ledger import LogRow
+    from holdfast.audit.verify import Report
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -233,3 +235,56 @@ def test_a_log_that_goes_on_from_one_whose_epoch_is_none(site: Site, epoch: str)
     report = site.verify()
     assert "chain-broken" in codes(report)
     assert any("which is none of the logs before it" in each.what for each in report.findings)
+
+
+# -- the schema --------------------------------------------------------------------------------------------------
+
+ENDLESS = (
+    "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT 'a' AS {}, 'b' AS {}, 'c' AS {} FROM t"
+)
+
+
+def replaced(report: Report) -> set[str]:
+    """What is told to stand in the place of which table."""
+    return {each.what for each in report.findings if each.code.name == "table-replaced"}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_that_is_gone(site: Site, table: str) -> None:
+    site.execute(f"DROP TABLE {table}")
+    assert replaced(site.verify()) == {f"{table}: found missing, expected a table of its own"}
+
+
+def test_a_view_that_never_ends_in_the_place_of_a_table(site: Site) -> None:
+    site.execute("DROP TABLE caller_claims")
+    site.execute(f"CREATE VIEW caller_claims AS {ENDLESS.format('name', 'value', 'caller')}")
+    report = site.verify()
+    assert codes(report) == {"table-replaced"}
+    assert replaced(report) == {"caller_claims: found view, expected a table of its own"}
+
+
+def test_a_table_that_lacks_a_column(site: Site) -> None:
+    site.execute("ALTER TABLE caller_claims RENAME COLUMN value TO other")
+    assert replaced(site.verify()) == {"caller_claims: found table without value, expected a table of its own"}
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_virtual_table_in_the_place_of_a_table(site: Site) -> None:
+    site.execute("DROP TABLE caller_claims")
+    site.execute("CREATE VIRTUAL TABLE caller_claims USING fts5 (name, value, caller)")
+    assert "caller_claims: found virtual table, expected a table of its own" in replaced(site.verify())
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_trigger_on_a_view_does_not_make_it_a_table(site: Site) -> None:
+    site.execute("DROP TABLE caller_claims")
+    site.execute(f"CREATE VIEW caller_claims AS {ENDLESS.format('name', 'value', 'caller')}")
+    site.execute("CREATE TRIGGER quiet INSTEAD OF INSERT ON caller_claims BEGIN SELECT 1; END")
+    assert replaced(site.verify()) == {"caller_claims: found view, expected a table of its own"}
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+def test_a_materialized_view_in_the_place_of_a_table(site: Site) -> None:
+    site.execute("ALTER TABLE caller_claims RENAME TO hidden")
+    site.execute("CREATE MATERIALIZED VIEW caller_claims AS SELECT * FROM hidden")
+    assert "caller_claims: found materialized view, expected a table of its own" in replaced(site.verify())

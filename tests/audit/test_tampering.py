@@ -475,7 +475,8 @@ def test_a_view_in_the_place_of_a_table(site: Site) -> None:
     site.execute("ALTER TABLE records RENAME TO hidden")
     site.execute("CREATE VIEW records AS SELECT * FROM hidden")
     report = site.verify()
-    assert codes(report) == {"table-replaced"}
+    # Of what is no table no row is read.
+    assert codes(report) == {"table-replaced", "truncated", "log-altered", "rows-foreign"}
     assert "records: found view" in report.findings[0].what
 
 

@@ -6,6 +6,7 @@ search     finding calls by their columns, in any number of them
 following  new calls as they end
 calls      reading: calls listed, filtered and told
 naming     a call by the beginning of its audit ID
+schema     what stands in the place of the tables, and beside them
 export     all of it in one snapshot, as the lines of an export
 copying    all of it copied into another database
 proving    one record's leaf, and its log's, for a proof

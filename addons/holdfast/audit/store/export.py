@@ -9,15 +9,17 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import batched, groupby
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import func, inspect, select, text, type_coerce
+from sqlalchemy import Connection, Table, func, select, type_coerce
 from sqlalchemy.types import NULLTYPE
 
 from holdfast.audit.export import (
     FORMAT,
+    LONGEST_LEAF,
     TABLES,
     BlobLine,
     BodyLine,
@@ -31,6 +33,7 @@ from holdfast.audit.export import (
     RecordLine,
 )
 from holdfast.audit.record import CallRow
+from holdfast.audit.store.schema import READ, table_kinds
 from holdfast.audit.store.tables import (
     blobs,
     bodies,
@@ -48,7 +51,7 @@ from holdfast.errors import NotFound
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sqlalchemy import ColumnElement, Connection, Select, Table
+    from sqlalchemy import ColumnElement, Select
 
     from holdfast.audit.export import Line
     from holdfast.audit.store.ledger import PieceStore
@@ -67,16 +70,44 @@ def export_lines(
 ) -> Iterator[Line]:
     """Yield the lines of an export of all there is. Raises Unavailable."""
     with database.snapshot() as connection, _any_text(connection):
-        yield Header(FORMAT, cluster, now, _table_kinds(connection), payloads)
-        found = [_log(row) for row in connection.execute(select(*_raw(logs)).order_by(logs.c.id))]
+        kinds = table_kinds(connection, (metadata.tables[name] for name in TABLES))
+        source = _Source(connection, frozenset(name for name, kind in kinds.items() if kind in READ))
+        yield Header(FORMAT, cluster, now, kinds, payloads)
+        found = [_log(row) for row in source.all(select(*_raw(logs)).order_by(logs.c.id))]
         yield from found
         for log in found:
             yield ContentLine(log.id)
-            yield from _content(connection, log.id, log.day)
-        yield from _callers(connection)
+            yield from _content(source, log.id, log.day)
+        yield from _callers(source)
         if payloads:
-            yield from _blobs(connection, pieces)
-        yield EndLine({name: _count(connection, metadata.tables[name]) for name in TABLES})
+            yield from _blobs(source, pieces)
+        yield EndLine({name: source.count(metadata.tables[name]) for name in TABLES})
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """One moment of the database, and the tables that it has; what stands in the place of one has no rows here."""
+
+    connection: Connection
+    tables: frozenset[str]
+
+    def all(self, query: Select[*tuple[Any, ...]]) -> Sequence[Any]:
+        """The rows of a query."""
+        return self.connection.execute(query).all() if self._has(query) else ()
+
+    def stream(self, query: Select[*tuple[Any, ...]], page: int = PAGE) -> Iterator[Any]:
+        """Yield rows without holding them all, in a cursor of their own: others are read meanwhile."""
+        if self._has(query):
+            with self.connection.execute(query, execution_options={"yield_per": page}) as rows:
+                yield from rows
+
+    def count(self, table: Table) -> int:
+        """How many rows a table has."""
+        found = self.all(select(func.count()).select_from(table))
+        return int(found[0][0]) if found else 0
+
+    def _has(self, query: Select[*tuple[Any, ...]]) -> bool:
+        return all(isinstance(table, Table) and table.name in self.tables for table in query.get_final_froms())
 
 
 @contextmanager
@@ -93,52 +124,31 @@ def _any_text(connection: Connection) -> Iterator[None]:
         driver.text_factory = str
 
 
-def _table_kinds(connection: Connection) -> dict[str, str]:
-    """`table` for each of our tables, and for one that has what could change or hide its rows, what that is."""
-    inspector = inspect(connection)
-    tables, views = set(inspector.get_table_names()), set(inspector.get_view_names())
-    kinds = {name: "table" if name in tables else "view" if name in views else "missing" for name in TABLES}
-    return kinds | {table: kind for table, kind in _interferences(connection) if table in kinds}
-
-
-def _interferences(connection: Connection) -> list[tuple[str, str]]:
-    if connection.dialect.name == "sqlite":
-        query = "SELECT tbl_name, 'trigger' FROM sqlite_master WHERE type = 'trigger'"
-    else:
-        query = (
-            "SELECT relname, CASE WHEN relrowsecurity THEN 'row security' WHEN relhasrules THEN 'rule' "
-            "ELSE 'trigger' END FROM pg_class WHERE relnamespace = current_schema()::regnamespace "
-            "AND relkind IN ('r', 'p') AND (relrowsecurity OR relhasrules OR EXISTS (SELECT 1 FROM pg_trigger "
-            "WHERE tgrelid = pg_class.oid AND NOT tgisinternal))"
-        )
-    return [(table, kind) for table, kind in connection.execute(text(query))]
-
-
-def _content(connection: Connection, log: int, day: str) -> Iterator[Line]:
+def _content(source: _Source, log: int, day: str) -> Iterator[Line]:
     notes = (
         select(*_raw(checkpoints, "size", "note"))
         .where(checkpoints.c.day == day, checkpoints.c.log == log)
         .order_by(checkpoints.c.size)
     )
-    for size, note in _stream(connection, notes):
+    for size, note in source.stream(notes):
         yield CheckpointLine(_integer(size), _text(note))
     kept = select(*_raw(leaf_hashes, "first", "hashes")).where(leaf_hashes.c.log == log).order_by(leaf_hashes.c.first)
-    for first, hashes in _stream(connection, kept):
+    for first, hashes in source.stream(kept):
         yield LeafHashesLine(_integer(first), _bytes(hashes))
     found = select(*_raw(records)).where(records.c.day == day, records.c.log == log).order_by(records.c.seq)
-    for page in batched(_stream(connection, found), PAGE):
-        yield from _records(connection, page, log, day)
+    for page in batched(source.stream(found), PAGE):
+        yield from _records(source, page, log, day)
 
 
-def _records(connection: Connection, page: Sequence[Any], log: int, day: str) -> Iterator[Line]:
-    pieces = _bodies_of(connection, page, log, day)
-    rows = _calls_of(connection, [row.call_id for row in page if row.call_id and type(row.call_id) is str])
+def _records(source: _Source, page: Sequence[Any], log: int, day: str) -> Iterator[Line]:
+    pieces = _bodies_of(source, page, log, day)
+    rows = _calls_of(source, [row.call_id for row in page if row.call_id and type(row.call_id) is str])
     for row in page:
         leaf_is_bytes = isinstance(row.leaf, (bytes, memoryview))
         line = RecordLine(
             seq=_integer(row.seq),
             columns=(_text(row.day), _text(row.call_id), _text(row.kind), _text(row.at)),
-            leaf=bytes(row.leaf) if leaf_is_bytes else str(row.leaf).encode(),
+            leaf=(bytes(row.leaf) if leaf_is_bytes else str(row.leaf).encode())[: LONGEST_LEAF + 1],
             leaf_type="" if leaf_is_bytes else type(row.leaf).__name__,
             bodies=tuple(pieces.get(row.seq, ())),
         )
@@ -157,32 +167,32 @@ def _with_call(line: RecordLine, row: Any, log: int) -> RecordLine:
     return msgspec.structs.replace(line, call=msgspec.Raw(_encoder.encode(told)), call_place=place)
 
 
-def _bodies_of(connection: Connection, page: Sequence[Any], log: int, day: str) -> dict[int, list[BodyLine]]:
+def _bodies_of(source: _Source, page: Sequence[Any], log: int, day: str) -> dict[int, list[BodyLine]]:
     query = (
         select(*_raw(bodies, "seq", "slot", "part", "salt", "sha256"))
         .where(bodies.c.day == day, bodies.c.log == log, bodies.c.seq.between(page[0].seq, page[-1].seq))
         .order_by(bodies.c.seq, bodies.c.slot, bodies.c.part)
     )
     found: dict[int, list[BodyLine]] = defaultdict(list)
-    for seq, slot, part, salt, sha256 in connection.execute(query):
+    for seq, slot, part, salt, sha256 in source.all(query):
         found[seq].append(BodyLine(_text(slot), _integer(part), _bytes(salt), _text(sha256)))
     return found
 
 
-def _calls_of(connection: Connection, audit_ids: Sequence[str]) -> dict[str, Any]:
+def _calls_of(source: _Source, audit_ids: Sequence[str]) -> dict[str, Any]:
     if not audit_ids:
         return {}
     columns = _raw(calls, *CALL_COLUMNS, "day", "caller", "log", "seq")
     query = select(*columns).where(calls.c.audit_id.in_(dict.fromkeys(audit_ids)))
-    return {row.audit_id: row for row in connection.execute(query)}
+    return {row.audit_id: row for row in source.all(query)}
 
 
-def _callers(connection: Connection) -> Iterator[Line]:
+def _callers(source: _Source) -> Iterator[Line]:
     claims = select(*_raw(caller_claims, "caller", "name", "value"))
     claims = claims.order_by(caller_claims.c.caller, caller_claims.c.name, caller_claims.c.value)
-    by_caller = groupby(_stream(connection, claims), key=lambda row: _text(row.caller))
+    by_caller = groupby(source.stream(claims), key=lambda row: _text(row.caller))
     following = next(by_caller, None)
-    for row in _stream(connection, select(*_raw(callers, "id", "caller")).order_by(callers.c.id)):
+    for row in source.stream(select(*_raw(callers, "id", "caller")).order_by(callers.c.id)):
         caller = _text(row.id)
         while following is not None and following[0] < caller:
             following = next(by_caller, None)  # claims of nobody: the counts tell
@@ -193,9 +203,9 @@ def _callers(connection: Connection) -> Iterator[Line]:
         yield CallerLine(caller, _text(row.caller), found)
 
 
-def _blobs(connection: Connection, pieces: PieceStore | None) -> Iterator[Line]:
+def _blobs(source: _Source, pieces: PieceStore | None) -> Iterator[Line]:
     query = select(*_raw(blobs, "day", "sha256", "size", "codec", "body")).order_by(blobs.c.day, blobs.c.sha256)
-    for row in _stream(connection, query, BLOB_PAGE):
+    for row in source.stream(query, BLOB_PAGE):
         body = _bytes(row.body) if row.body is not None else _outside(pieces, _text(row.day), _text(row.sha256))
         yield BlobLine(_text(row.day), _text(row.sha256), _integer(row.size), _text(row.codec), body)
 
@@ -205,16 +215,6 @@ def _outside(pieces: PieceStore | None, day: str, sha256: str) -> bytes | None:
         return pieces.get(day, sha256) if pieces is not None else None
     except NotFound:
         return None
-
-
-def _stream(connection: Connection, query: Select[*tuple[Any, ...]], page: int = PAGE) -> Iterator[Any]:
-    """Yield rows without holding them all, in a cursor of their own: others are read on the connection meanwhile."""
-    with connection.execute(query, execution_options={"yield_per": page}) as rows:
-        yield from rows
-
-
-def _count(connection: Connection, table: Any) -> int:
-    return int(connection.execute(select(func.count()).select_from(table)).scalar_one())
 
 
 def _raw(table: Table, *names: str) -> list[ColumnElement[Any]]:
