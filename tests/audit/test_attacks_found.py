@@ -5,6 +5,7 @@ Each is carried out on a record that was intact, and ends in exactly what is to 
 
 from __future__ import annotations
 
+import io
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,15 @@ import pytest
 
 from audit.dropping import Aged
 from audit.tampering import Site, codes, places
-from holdfast.audit.export import TABLES
+from holdfast.audit.export import TABLES, encode_line
 from holdfast.audit.keys import CONSOLE, MAINTENANCE
+from holdfast.audit.payload import zstd
 from holdfast.audit.record import Entry, Kind, Record, Redaction, Seen, decode, timestamp
 from holdfast.audit.store import LedgerStore
-from holdfast.audit.verify import Class
+from holdfast.audit.store.export import export_lines
+from holdfast.audit.verify import Class, examined_lines
 from holdfast.database import Database
+from holdfast.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -239,6 +243,7 @@ def test_a_log_that_goes_on_from_one_whose_epoch_is_none(site: Site, epoch: str)
 
 # -- the schema --------------------------------------------------------------------------------------------------
 
+NOW = "2026-01-01T00:00:00.000000Z"
 ENDLESS = (
     "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT 'a' AS {}, 'b' AS {}, 'c' AS {} FROM t"
 )
@@ -288,3 +293,23 @@ def test_a_materialized_view_in_the_place_of_a_table(site: Site) -> None:
     site.execute("ALTER TABLE caller_claims RENAME TO hidden")
     site.execute("CREATE MATERIALIZED VIEW caller_claims AS SELECT * FROM hidden")
     assert "caller_claims: found materialized view, expected a table of its own" in replaced(site.verify())
+
+
+# -- exports that are large for what is in them ------------------------------------------------------------------
+
+
+def test_a_leaf_of_hundreds_of_megabytes_is_told_alike_by_database_and_file(site: Site) -> None:
+    seq = site.find(site.log, Kind.OUTCOME)
+    site.put_leaf(site.log, seq, bytes(210_000_000))
+    report = site.verify()
+    assert codes(report) >= {"leaf-spelling", "leaf-altered"}
+    assert "longer than" in next(each.what for each in report.findings if each.code.name == "leaf-spelling")
+
+
+@pytest.mark.parametrize("space", [b"\n", b" \n", b"\t\r\n"])
+def test_an_export_with_empty_lines(site: Site, space: bytes) -> None:
+    lines = [encode_line(line) + b"\n" for line in export_lines(site.database, "test", NOW)]
+    for place in (0, 1, len(lines)):
+        file = io.BytesIO(zstd.compress(b"".join([*lines[:place], space, *lines[place:]])))
+        with pytest.raises(ConfigurationError, match="lines that are empty"):
+            list(examined_lines(file, site.root))

@@ -13,7 +13,8 @@ stand in the order of their names, members that have the value named below as "e
       checkpoint   a row of `checkpoints`, by size: `size`, `note`
       leafHashes   a row of `leaf_hashes`, of a log that was dropped: `first`, and `hashes`, 32 bytes a leaf
       record       a row of `records`, by seq: `seq`; `columns`: day, call_id, kind and at; `leaf`: its bytes;
-                   `leafType` (else ""): what the leaf is kept as, if not as bytes. What hangs on it: `bodies` (else
+                   `leafType` (else ""): what the leaf is kept as, if not as bytes. Of a leaf longer than
+                   `LONGEST_LEAF`, which no record is, that many bytes and one more. What hangs on it: `bodies` (else
                    []): [slot, part, salt, sha256] for each row of `bodies`, by slot and part. Of the row of `calls`
                    for its call_id, when log and seq of that row are this record's: `call`: an object of the columns
                    of `CallRow`, and `callPlace`: its day and caller. When they are not: `callElsewhere`: its log,
@@ -63,6 +64,9 @@ TABLES = (
     "caller_claims",
 )
 """What the header and the last line speak of, each of them."""
+
+LONGEST_LEAF = 16 << 20
+"""Records hold no bodies; the longest names all other logs of a database."""
 
 LONGEST_LINE = 256 << 20
 """A body from before bodies were cut into pieces is one blob."""
@@ -224,9 +228,12 @@ def read_blocks(stream: IO[bytes], size: int = BLOCK) -> Iterator[bytes]:
 def decode_block(block: bytes) -> list[Line]:
     """Read the lines of a block. Raises ConfigurationError when they are none of an export."""
     try:
-        return _decoder.decode_lines(block)
+        lines = _decoder.decode_lines(block)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _damaged(error) from error
+    if len(lines) != block.count(b"\n"):  # white space between lines, too, compresses to next to nothing
+        raise ConfigurationError("this is not an export, or it was damaged: it has lines that are empty.")
+    return lines
 
 
 def encode_line(line: Line) -> bytes:

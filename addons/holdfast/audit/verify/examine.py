@@ -17,7 +17,16 @@ import msgspec
 
 from holdfast.audit.callers import caller_claims, caller_id
 from holdfast.audit.checkpoint import Checkpoint, parse_checkpoint
-from holdfast.audit.export import BlobLine, BodyLine, CallerLine, CheckpointLine, Line, RecordLine, decode_block
+from holdfast.audit.export import (
+    LONGEST_LEAF,
+    BlobLine,
+    BodyLine,
+    CallerLine,
+    CheckpointLine,
+    Line,
+    RecordLine,
+    decode_block,
+)
 from holdfast.audit.note import BadNote, Verifier, is_signed_by
 from holdfast.audit.payload import PIECE_BYTES, Slot, commit, decompress
 from holdfast.audit.record import CallRow, Kind, Leaf, Payload, Record, call_row, decode, encode_caller
@@ -228,7 +237,7 @@ def examine_record(line: RecordLine) -> ExaminedRecord:
     if line.leaf_type:
         told.append((found.LEAF_TYPE.name, f"the leaf is kept as {line.leaf_type}"))
     try:
-        leaf = decode(line.leaf)
+        leaf = _decode(line.leaf)
     except (Internal, RecursionError) as error:
         told.append((found.LEAF_SPELLING.name, str(error)))
         return ExaminedRecord(line.seq, hash_leaf(line.leaf), told)
@@ -262,6 +271,12 @@ def examine_record(line: RecordLine) -> ExaminedRecord:
         gone,
         line.leaf if record.start is not None or record.kind in SPEAKING else b"",
     )
+
+
+def _decode(leaf: bytes) -> Leaf:
+    if len(leaf) > LONGEST_LEAF:
+        raise Internal(f"it is longer than {LONGEST_LEAF} bytes, which no record is")
+    return decode(leaf)
 
 
 def examine_caller(line: CallerLine) -> ExaminedCaller:
