@@ -6,6 +6,8 @@ Each is carried out on a record that was intact, and ends in exactly what is to 
 from __future__ import annotations
 
 import io
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -313,3 +315,23 @@ def test_an_export_with_empty_lines(site: Site, space: bytes) -> None:
         file = io.BytesIO(zstd.compress(b"".join([*lines[:place], space, *lines[place:]])))
         with pytest.raises(ConfigurationError, match="lines that are empty"):
             list(examined_lines(file, site.root))
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_an_index_that_has_other_rows_than_its_table(site: Site, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "audit.db", isolation_level=None)) as file:
+        index = file.execute("SELECT * FROM sqlite_master WHERE name = 'calls_by_time'").fetchone()
+        before = file.execute("SELECT audit_id, resource FROM calls").fetchall()
+        file.execute("UPDATE calls SET resource = 'hidden'")
+        file.execute("PRAGMA writable_schema=ON")
+        file.execute("DELETE FROM sqlite_master WHERE name = 'calls_by_time'")
+        file.execute("PRAGMA writable_schema=RESET")
+        file.executemany("UPDATE calls SET resource = ?2 WHERE audit_id = ?1", before)
+        file.execute("PRAGMA writable_schema=ON")
+        file.execute("INSERT INTO sqlite_master VALUES (?, ?, ?, ?, ?)", index)
+        file.execute("PRAGMA writable_schema=RESET")
+    site.database.close()
+    site.database = Database.open(f"sqlite:///{tmp_path / 'audit.db'}")
+    report = site.verify()
+    assert codes(report) == {"table-replaced"}
+    assert replaced(report) == {"calls: found table whose indexes say otherwise, expected a table of its own"}

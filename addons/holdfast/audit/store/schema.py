@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Table
 
-READ = frozenset({"table", "trigger", "rule", "row security"})
+BROKEN_INDEX = "table whose indexes say otherwise"
+READ = frozenset({"table", "trigger", "rule", "row security", BROKEN_INDEX})
 """The kinds of tables whose rows are their own, so that to read them ends. Of others no row is read."""
 
 _SQLITE_KINDS = "SELECT name, type, sql FROM sqlite_master WHERE type IN ('table', 'view')"
@@ -60,7 +61,19 @@ def table_kinds(connection: Connection, tables: Iterable[Table]) -> dict[str, st
     for name, kind in _pairs(connection, _SQLITE_TRIGGERS if is_sqlite else _POSTGRES_INTERFERENCES):
         if kinds.get(name) == "table":
             kinds[name] = kind
-    return kinds
+    broken = [
+        name for name, kind in kinds.items() if is_sqlite and kind == "table" and not _is_intact(connection, name)
+    ]
+    return kinds | dict.fromkeys(broken, BROKEN_INDEX)
+
+
+def _is_intact(connection: Connection, table: str) -> bool:
+    """Whether a table's indexes have the rows that it has (https://www.sqlite.org/pragma.html#pragma_integrity_check).
+
+    Lists are read from indexes, an export from tables; who may write the file can make them differ.
+    """
+    found = connection.exec_driver_sql(f"PRAGMA integrity_check({table})").scalars().all()
+    return [str(told) for told in found] == ["ok"]
 
 
 def _sqlite_kinds(connection: Connection) -> Iterator[tuple[str, str]]:
