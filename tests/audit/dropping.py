@@ -64,8 +64,8 @@ class Aged(Site):
         """Say that a log is dropped, of its day or another one."""
         last = decode(self.leaves(log)[-1])
         told = Redaction(
-            Seen(log.origin, log.size, log.root),
-            "older than 10 days",
+            log=Seen(log=log.origin, size=log.size, root=log.root),
+            reason="older than 10 days",
             rule="maxAgeDays",
             day=log.day if day is None else day,
             until=until or last.time or last.record.at,

@@ -139,7 +139,12 @@ def test_a_drop_stays_on_record_when_the_log_that_recorded_it_is_dropped_too(
     site.days_ago = 0
     site.write(site.call())
     site.write(site.call(end_of(first)))
-    again = Redaction(Seen(first.origin, first.size, first.root), "older than 10 days", day=first.day, until=until)
+    again = Redaction(
+        log=Seen(log=first.origin, size=first.size, root=first.root),
+        reason="older than 10 days",
+        day=first.day,
+        until=until,
+    )
     site.write(Record(kind=Kind.REDACT, at=timestamp(site.now()), redact=again), MAINTENANCE)
     for name in ("gw/2", "gw.maintenance/1"):
         log = log_of(site, name)
@@ -190,7 +195,9 @@ def test_a_drop_that_a_gateway_or_a_console_records_is_believed_by_nobody(aged: 
 
 def test_an_erasure_that_a_gateway_records_excuses_nothing(site: Site) -> None:
     log, seq = site.log, site.find(site.log, Kind.OUTCOME)
-    redact = Redaction(Seen(log.origin, log.size, log.root), "a person asked", payloads=(f"{seq}/response",))
+    redact = Redaction(
+        log=Seen(log=log.origin, size=log.size, root=log.root), reason="a person asked", payloads=(f"{seq}/response",)
+    )
     site.ledgers["other"].write([Entry(Record(kind=Kind.REDACT, at="2026-03-01T12:00:00.000000Z", redact=redact))])
     site.execute("DELETE FROM bodies WHERE log = :log AND seq = :seq", log=log.id, seq=seq)
     site.execute("DELETE FROM blobs WHERE NOT EXISTS (SELECT 1 FROM bodies WHERE bodies.sha256 = blobs.sha256)")
@@ -202,8 +209,8 @@ def test_an_erasure_that_a_gateway_records_excuses_nothing(site: Site) -> None:
 
 def test_a_drop_that_another_cluster_s_command_records(aged: Aged) -> None:
     log = log_of(aged, "gw/1")
-    elsewhere = Seen(log.origin.replace("/test/", "/else/"), log.size, log.root)
-    told = Redaction(elsewhere, "older than 10 days", day=log.day)
+    elsewhere = Seen(log=log.origin.replace("/test/", "/else/"), size=log.size, root=log.root)
+    told = Redaction(log=elsewhere, reason="older than 10 days", day=log.day)
     aged.write(Record(kind=Kind.REDACT, at=timestamp(aged.now()), redact=told), MAINTENANCE)
     aged.anchor()
     assert codes(aged.verify()) == {"leaf-place"}

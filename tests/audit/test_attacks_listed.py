@@ -389,7 +389,9 @@ def test_a_forged_record_of_erasure_at_the_end_that_nobody_signed(site: Site) ->
 
 def erasure(log: LogRow, seq: int) -> Record:
     """What says that the response body of a record was erased."""
-    redact = Redaction(Seen(log.origin, log.size, log.root), "a person asked", payloads=(f"{seq}/response",))
+    redact = Redaction(
+        log=Seen(log=log.origin, size=log.size, root=log.root), reason="a person asked", payloads=(f"{seq}/response",)
+    )
     return Record(kind=Kind.REDACT, at="2026-03-01T12:00:00.000000Z", redact=redact)
 
 

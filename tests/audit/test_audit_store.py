@@ -69,7 +69,7 @@ def test_a_story_is_told_in_the_order_it_was_written(store: AuditStore, ledger: 
     call = new_id()
     asked, piece, answer = b'{"kind":"Pod"}', b"log line\n", b"done"
     told = [
-        Entry(record(call, Kind.HOLD, hold=Held("h-1", "pending"))),
+        Entry(record(call, Kind.HOLD, hold=Held(id="h-1", state="pending"))),
         Entry(record(call, Kind.INTENT, 1), request(asked)),
         Entry(record(call, Kind.CHUNK, 2), response(piece, "text/plain")),
         Entry(record(call, Kind.OUTCOME, 3), response(answer, "text/plain")),
@@ -188,20 +188,20 @@ def test_a_batch_is_written_whole_or_not_at_all(ledger: Ledger, file: Path) -> N
     with closing(sqlite3.connect(file)) as connection:
         connection.execute(refuse)
     with pytest.raises(Unavailable):
-        ledger.write([entry(), entry(what=Call("GET", "/x")), entry()])
+        ledger.write([entry(), entry(what=Call(method="GET", uri="/x")), entry()])
     assert [count(file, table) for table in tables] == before
 
 
 @pytest.fixture
 def mixed(store: AuditStore, ledger: Ledger) -> AuditStore:
-    exec_call = Call("GET", "/exec", "create", resource="pods", subresource="exec", namespace="shop")
+    exec_call = Call(method="GET", uri="/exec", verb="create", resource="pods", subresource="exec", namespace="shop")
     ledger.write(
         [
             Entry(record(AuditID("aa-1"), after=1)),
-            Entry(record(AuditID("aa-2"), after=2, identity=Caller("https://issuer", "bob"))),
+            Entry(record(AuditID("aa-2"), after=2, identity=Caller(issuer="https://issuer", username="bob"))),
             Entry(record(AuditID("ab-3"), after=3, what=exec_call)),
-            Entry(record(AuditID("ab-4"), after=3, refusal=Refusal(403, "Forbidden", "no"))),
-            Entry(record(AuditID("ac-5"), after=5, identity=None, what=Call("GET", "/healthz"))),
+            Entry(record(AuditID("ab-4"), after=3, refusal=Refusal(code=403, reason="Forbidden", message="no"))),
+            Entry(record(AuditID("ac-5"), after=5, identity=None, what=Call(method="GET", uri="/healthz"))),
         ]
     )
     return store

@@ -62,7 +62,7 @@ recorded = st.recursive(
 def test_the_same_claims_are_found_whatever_their_order_in_the_token(claims: dict[str, Any], random: Random) -> None:
     pairs = caller_claims(claims)
     assert caller_claims(shuffled(claims, random)) == pairs
-    told = msgspec.json.decode(encode_caller(Caller("https://issuer", "alice", claims=claims)))
+    told = msgspec.json.decode(encode_caller(Caller(issuer="https://issuer", username="alice", claims=claims)))
     assert caller_claims(told.get("claims", {})) == pairs
 
 

@@ -66,10 +66,24 @@ def ledger(tmp_path: Path, database: Database) -> Ledger:
 
 def every_kind() -> list[Record]:
     """Calls over some days, one for each combination of what they can be found by."""
-    users = [Caller("https://issuer", f"user-{number}", (), claims(number)) for number in range(3)]
+    users = [
+        Caller(issuer="https://issuer", username=f"user-{number}", groups=(), claims=claims(number))
+        for number in range(3)
+    ]
     asked = [
-        Call("GET", "/x", verb, group, "v1", *rest, is_resource=True)
-        for verb, group, *rest in (
+        Call(
+            method="GET",
+            uri="/x",
+            verb=verb,
+            api_group=group,
+            api_version="v1",
+            resource=resource,
+            subresource=subresource,
+            namespace=namespace,
+            name=name,
+            is_resource=True,
+        )
+        for verb, group, resource, subresource, namespace, name in (
             ("get", "", "secrets", "", "shop", "db"),
             ("create", "", "pods", "exec", "shop", "web"),
             ("create", "", "pods", "attach", "bank", "web"),
@@ -78,11 +92,14 @@ def every_kind() -> list[Record]:
         )
     ]
     parts: list[dict[str, object]] = [
-        {"decision": Ruling("allow", "readers")},
-        {"decision": Ruling("deny", "closed"), "refusal": Refusal(403, "Forbidden", "no")},
-        {"decision": Ruling("hold", "asked"), "hold": Held("h-1", "released", "bob")},
+        {"decision": Ruling(effect="allow", rule="readers")},
+        {
+            "decision": Ruling(effect="deny", rule="closed"),
+            "refusal": Refusal(code=403, reason="Forbidden", message="no"),
+        },
+        {"decision": Ruling(effect="hold", rule="asked"), "hold": Held(id="h-1", state="released", decided_by="bob")},
     ]
-    kinds = list(product(users, [*asked, Call("GET", "/healthz", "get")], parts))
+    kinds = list(product(users, [*asked, Call(method="GET", uri="/healthz", verb="get")], parts))
     step = DAYS * 86_400 // len(kinds)
     return [
         record(after=number * step, identity=user, what=what, **more) for number, (user, what, more) in enumerate(kinds)
@@ -203,9 +220,13 @@ def test_calls_of_one_moment_are_told_apart_by_their_ids(store: AuditStore, ledg
 def test_a_long_name_is_cut_in_the_column_and_found_whole(store: AuditStore, ledger: Ledger) -> None:
     names = ["".join(secrets.choice("abcdef0123456789") for _ in range(3900)), "é" * 2000]
     told = [
-        record(after=number, what=Call("GET", f"/{number}\0", "get", resource="pods", name=name), identity=who)
+        record(
+            after=number,
+            what=Call(method="GET", uri=f"/{number}\0", verb="get", resource="pods", name=name),
+            identity=who,
+        )
         for number, name in enumerate(names)
-        for who in [Caller("https://issuer", "ü" * 256)]
+        for who in [Caller(issuer="https://issuer", username="ü" * 256)]
     ]
     ledger.write([entry(), *map(Entry, told)])
     for name, meant in zip(names, told, strict=True):
@@ -296,9 +317,12 @@ def test_every_log_is_followed_also_those_begun_later(
 ) -> None:
     following = store.follow_calls(Filters(user="bob", claims=(("run", "7"),)))
     other = open_test_ledger(tmp_path, database, replica="other", epoch_records=4)
-    bobs = [record(identity=Caller("https://issuer", "bob", (), {"run": 7}), after=number) for number in range(12)]
+    bobs = [
+        record(identity=Caller(issuer="https://issuer", username="bob", groups=(), claims={"run": 7}), after=number)
+        for number in range(12)
+    ]
     for number, told in enumerate(bobs):
-        others = record(identity=Caller("https://issuer", "bob", (), {"run": 8}))
+        others = record(identity=Caller(issuer="https://issuer", username="bob", groups=(), claims={"run": 8}))
         (ledger, other)[number % 2].write([Entry(told), entry(), Entry(others)])
     assert ids(following.poll()) == [record.call for record in bobs]
 

@@ -76,7 +76,7 @@ def intact(tmp_path_factory: pytest.TempPathFactory) -> Site:
     folder = tmp_path_factory.mktemp("intact")
     database = Database.open(f"sqlite:///{folder / 'audit.db'}")
     site = Site(folder, database)
-    caller = Caller("https://issuer", "ci", claims={"team": "a"})
+    caller = Caller(issuer="https://issuer", username="ci", claims={"team": "a"})
     site.ledgers["gw"].write([entry(identity=caller)])
     for ledger in site.ledgers.values():
         ledger.close("shut down")

@@ -117,7 +117,7 @@ def test_an_answered_call_that_the_log_lacks_is_named(seen: Seen) -> None:
 
 @pytest.mark.parametrize("refused_with", [403, 401, 503])
 def test_a_refused_call_need_not_be_in_the_log(seen: Seen, refused_with: int) -> None:
-    refused = row("x", refusal=Refusal(refused_with, "Forbidden", "no"))
+    refused = row("x", refusal=Refusal(code=refused_with, reason="Forbidden", message="no"))
     assert list(find_unseen([refused], seen)) == []
 
 

@@ -18,6 +18,7 @@ from holdfast.audit.record import (
     Held,
     Kind,
     Leaf,
+    Part,
     Payload,
     Record,
     Refusal,
@@ -49,6 +50,12 @@ OLD_LEAF = b'{"at":"2026-03-01T12:00:00.000000Z","bytesDown":3,"call":"c-1","kin
 def place(told: Record) -> bytes:
     """The record's leaf as the first of a log."""
     return encode_leaf(Leaf(told, "holdfast/c/r/1", 0, "00" * 32, "2026-03-01T12:00:01.000000Z", 7), encode(told))
+
+
+@pytest.mark.parametrize("part", [Record, *Part.__subclasses__()], ids=lambda part: part.__name__)
+def test_members_are_declared_in_the_order_of_their_keys(part: type[Part]) -> None:
+    keys = list(part.__struct_encode_fields__)
+    assert keys == sorted(keys)
 
 
 def test_a_leaf_is_sorted_compact_json_without_empty_parts() -> None:
@@ -176,7 +183,7 @@ def test_parts_take_over_what_the_stages_say() -> None:
     ruling = describe_decision(decision, {"secrets": 3})
     assert (ruling.effect, ruling.masks) == ("hold", {"secrets": 3, "tokens": 0})
     assert describe_refusal(Unauthorized("who?", "expired")).why == "expired"
-    assert describe_refusal(Forbidden("no")) == Refusal(403, "Forbidden", "no")
+    assert describe_refusal(Forbidden("no")) == Refusal(code=403, reason="Forbidden", message="no")
     (body,) = response(b"abc", "text/plain")
     assert describe_body(body) == Payload(commitment=body.commitment, size=3, media_type="text/plain")
 
@@ -196,8 +203,14 @@ def test_keys_are_ascii_in_every_part_that_a_stranger_names() -> None:
     assert masks == {"geheim-\\xdf": 2}
 
 
-DENIED, EXPIRED = Refusal(403, "Forbidden", "no"), Refusal(403, "Forbidden", "too late")
-UNKNOWN, NO_STORE = Refusal(401, "Unauthorized", "who?"), Refusal(503, "ServiceUnavailable", "no store")
+DENIED, EXPIRED = (
+    Refusal(code=403, reason="Forbidden", message="no"),
+    Refusal(code=403, reason="Forbidden", message="too late"),
+)
+UNKNOWN, NO_STORE = (
+    Refusal(code=401, reason="Unauthorized", message="who?"),
+    Refusal(code=503, reason="ServiceUnavailable", message="no store"),
+)
 
 
 @pytest.mark.parametrize(
@@ -217,14 +230,14 @@ UNKNOWN, NO_STORE = Refusal(401, "Unauthorized", "who?"), Refusal(503, "ServiceU
     ],
 )
 def test_the_verdict_is_one_word(hold: str | None, refusal: Refusal | None, verdict: str) -> None:
-    row = call_row(record(hold=Held("h-1", hold) if hold else None, refusal=refusal))
+    row = call_row(record(hold=Held(id="h-1", state=hold) if hold else None, refusal=refusal))
     assert row is not None
     assert row.verdict == verdict
 
 
 def test_the_code_is_what_the_caller_got() -> None:
-    upstream = call_row(record(response=Answer(404)))
-    refused = call_row(record(response=Answer(200), refusal=NO_STORE))
+    upstream = call_row(record(response=Answer(code=404)))
+    refused = call_row(record(response=Answer(code=200), refusal=NO_STORE))
     waiting = call_row(record(kind=Kind.INTENT))
     assert upstream and refused and waiting  # noqa: PT018
     assert (upstream.code, refused.code, waiting.code) == (404, 503, None)

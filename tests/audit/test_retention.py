@@ -132,10 +132,10 @@ def test_days_are_those_of_utc() -> None:
 @pytest.mark.parametrize(
     ("start", "previous", "pinned"),
     [
-        (Start("run", "1", "holdfast/test/gw/1", 10), "11" * 32, True),
-        (Start("run", "1", "holdfast/test/gw/1", 9), "11" * 32, False),
-        (Start("run", "1", "holdfast/test/gw/1", 10), "22" * 32, False),
-        (Start("run", "1", "holdfast/test/gw/2", 10), "11" * 32, False),
+        (Start(run="run", build="1", previous_log="holdfast/test/gw/1", previous_size=10), "11" * 32, True),
+        (Start(run="run", build="1", previous_log="holdfast/test/gw/1", previous_size=9), "11" * 32, False),
+        (Start(run="run", build="1", previous_log="holdfast/test/gw/1", previous_size=10), "22" * 32, False),
+        (Start(run="run", build="1", previous_log="holdfast/test/gw/2", previous_size=10), "11" * 32, False),
         (None, "11" * 32, False),
     ],
 )
@@ -260,10 +260,12 @@ def test_of_what_nobody_can_attribute_nothing_but_the_id_tells(wanted: Wanted, m
 
 
 def test_a_drop_names_the_log_as_it_is_its_day_its_last_time_and_no_payloads() -> None:
-    seen = Seen("holdfast/test/gw/1", 10, "11" * 32)
+    seen = Seen(log="holdfast/test/gw/1", size=10, root="11" * 32)
     until = "2026-03-02T00:00:05.000000Z"
     told = describe_drop(log(), until, Why("old", "maxAgeDays"), "carol")
-    assert told == Redaction(seen, "old", "carol", "maxAgeDays", day="2026-03-01", until=until)
+    assert told == Redaction(
+        log=seen, reason="old", requested_by="carol", rule="maxAgeDays", day="2026-03-01", until=until
+    )
 
 
 def test_an_erasure_names_every_body_some_in_a_record() -> None:
@@ -271,18 +273,18 @@ def test_an_erasure_names_every_body_some_in_a_record() -> None:
     first, second = describe_erasure(log(), places, Why("she asked"), "carol")
     assert [*first.payloads, *second.payloads] == [f"{number}/request" for number in range(PLACES_A_RECORD + 1)]
     assert len(first.payloads) == PLACES_A_RECORD
-    assert first.log == Seen("holdfast/test/gw/1", 10, "11" * 32)
+    assert first.log == Seen(log="holdfast/test/gw/1", size=10, root="11" * 32)
 
 
 def test_only_what_nothing_else_says_is_recorded_again() -> None:
-    one, two = Seen("one", 1, ""), Seen("two", 1, "")
+    one, two = Seen(log="one", size=1, root=""), Seen(log="two", size=1, root="")
     whole, of_one, of_two = (
-        Redaction(one, ""),
-        Redaction(one, "", payloads=("1/request",)),
-        Redaction(two, "", payloads=("1/request",)),
+        Redaction(log=one, reason=""),
+        Redaction(log=one, reason="", payloads=("1/request",)),
+        Redaction(log=two, reason="", payloads=("1/request",)),
     )
     assert carry_over([whole, of_one, of_two], {"one"}) == [whole, of_two]
-    dated = Redaction(one, "", day="2026-03-01", until="2026-03-02T00:00:05.000000Z")
+    dated = Redaction(log=one, reason="", day="2026-03-01", until="2026-03-02T00:00:05.000000Z")
     assert carry_over([dated], {"one"}) == [dated]
 
 
@@ -305,6 +307,6 @@ def test_settings_that_mean_nothing_are_refused(settings: dict[str, object]) -> 
 
 def test_a_callers_name_is_compared_as_lists_keep_it() -> None:
     name = "a" * 300
-    row = call_row(record(identity=Caller("https://issuer", name)))
+    row = call_row(record(identity=Caller(issuer="https://issuer", username=name)))
     assert row is not None
     assert Wanted(user=name).means(StoredBody(log(), Place(0, Slot.RESPONSE), row.audit_id, row))

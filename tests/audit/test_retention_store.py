@@ -127,7 +127,9 @@ class Site:
     def call(self, ledger: Ledger, user: str, body: bytes, received: datetime | None = None) -> str:
         """One call of a user, with a body each way."""
         at = timestamp(received or self.now)
-        told = record(new_id(), identity=Caller("https://issuer", user), timing=Timing(at, 1500))
+        told = record(
+            new_id(), identity=Caller(issuer="https://issuer", username=user), timing=Timing(received_at=at, total=1500)
+        )
         slots = ((Slot.REQUEST, b"asked: " + body), (Slot.RESPONSE, body))
         salted = tuple(Body(slot, content, "text/plain", f"{user:<16}".encode()) for slot, content in slots)
         ledger.write([Entry(msgspec.structs.replace(told, at=at), salted)])
@@ -398,7 +400,7 @@ def test_a_day_with_a_call_that_spans_midnight_goes_on_both_sides(site: Site) ->
     ledger = site.open()
     call = new_id()
     late = datetime(2026, 3, 11, 23, 59, 59, tzinfo=UTC)
-    timing = Timing(timestamp(late), 1500)
+    timing = Timing(received_at=timestamp(late), total=1500)
     site.now = late
     ledger.write([Entry(record(call, Kind.INTENT, timing=timing), request(b"asked before midnight"))])
     site.now = late + timedelta(seconds=2)
@@ -733,7 +735,7 @@ def stream_past_midnight(site: Site) -> str:
     call = new_id()
     site.now = datetime(2026, 3, 11, 23, 59, 59, tzinfo=UTC)
     ledger = site.open()
-    ledger.write([Entry(record(call, Kind.OPEN, timing=Timing(timestamp(site.now))))])
+    ledger.write([Entry(record(call, Kind.OPEN, timing=Timing(received_at=timestamp(site.now))))])
     site.now += timedelta(seconds=2)
     ledger.write([Entry(Record(kind=Kind.CHUNK, at=timestamp(site.now), call=call), response(b"a line of a log"))])
     site.call(ledger, "bob", b"on the next day")
@@ -834,7 +836,7 @@ def test_whose_a_stream_is_may_stand_in_the_log_before(site: Site) -> None:
     call = new_id()
     site.now = datetime(2026, 3, 11, 23, 59, 59, tzinfo=UTC)
     ledger = site.open()
-    ledger.write([Entry(record(call, Kind.OPEN, timing=Timing(timestamp(site.now))))])
+    ledger.write([Entry(record(call, Kind.OPEN, timing=Timing(received_at=timestamp(site.now))))])
     site.now += timedelta(seconds=2)
     for number in range(3):
         chunk = Record(kind=Kind.CHUNK, at=timestamp(site.now), call=call)
@@ -936,8 +938,8 @@ def test_a_forged_record_of_an_erasure_erases_nothing(site: Site) -> None:
     (victim, *_) = (body for body in site.store.bodies() if body.call and body.call.username == "bob")
 
     def say_it(leaf: Leaf) -> bytes:
-        whole = Seen(victim.log.origin, victim.log.size, victim.log.root)
-        redact = Redaction(whole, "she asked", payloads=(str(victim.place),))
+        whole = Seen(log=victim.log.origin, size=victim.log.size, root=victim.log.root)
+        redact = Redaction(log=whole, reason="she asked", payloads=(str(victim.place),))
         is_last = leaf.seq == log.size - 2
         told = Record(kind=Kind.REDACT, at=leaf.record.at, redact=redact) if is_last else leaf.record
         return encode_leaf(leaf, encode(told))

@@ -430,7 +430,9 @@ def test_a_payload_deleted_without_a_record_of_it(site: Site, table: str) -> Non
 
 def test_a_forged_record_of_erasure(site: Site) -> None:
     log, seq = site.log, site.find(site.log, Kind.OUTCOME)
-    redact = Redaction(Seen(log.origin, log.size, log.root), "a person asked", payloads=(f"{seq}/response",))
+    redact = Redaction(
+        log=Seen(log=log.origin, size=log.size, root=log.root), reason="a person asked", payloads=(f"{seq}/response",)
+    )
     forged = Record(kind=Kind.REDACT, at="2026-03-01T12:00:00.000000Z", redact=redact)
     site.execute("DELETE FROM bodies WHERE log = :log AND seq = :seq", log=log.id, seq=seq)
     last = log.size - 1
@@ -448,7 +450,9 @@ def test_a_forged_record_of_erasure(site: Site) -> None:
 
 def test_a_body_erased_with_a_record_of_it_is_told_and_is_no_alteration(site: Site) -> None:
     log, seq = site.log, site.find(site.log, Kind.OUTCOME)
-    redact = Redaction(Seen(log.origin, log.size, log.root), "a person asked", payloads=(f"{seq}/response",))
+    redact = Redaction(
+        log=Seen(log=log.origin, size=log.size, root=log.root), reason="a person asked", payloads=(f"{seq}/response",)
+    )
     ledger = open_test_ledger(site.folder, site.database, role=MAINTENANCE)
     ledger.write([Entry(Record(kind=Kind.REDACT, at="2026-03-01T12:00:00.000000Z", redact=redact))])
     site.execute("DELETE FROM bodies WHERE log = :log AND seq = :seq", log=log.id, seq=seq)

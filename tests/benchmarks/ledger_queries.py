@@ -105,7 +105,7 @@ def _calls(count: int) -> Iterator[tuple[dict[str, Any], Caller]]:
         kind = SELDOM if number in seldom else (FIRST, SECOND)[number % 2]
         token = number // 2 // CALLS_OF_A_TOKEN
         claims = {"repository": kind.repository, "run_id": str(token // 2), "jti": f"{kind.user}-{token}"}
-        who = Caller("https://issuer.example", kind.user, ("agents",), claims)
+        who = Caller(issuer="https://issuer.example", username=kind.user, groups=("agents",), claims=claims)
         yield _row(kind, at, number, who), who
 
 

@@ -65,9 +65,22 @@ def world(tmp_path: Path) -> World:
     world = make_world(tmp_path)
     for entries in (allowed_call(1), held_call(2), refused_call(3), streamed_call(4)):
         world.ledger.write(entries)
-    scaled = Call("PATCH", "/x", "patch", "apps", "v1", "deployments", "scale", "web", "till", True)
-    robot = Caller("https://issuer.test", "robot", (), {"run_id": "77", "groups": ["ci", "night"]})
-    denied = Refusal(403, "Forbidden", "no")
+    scaled = Call(
+        method="PATCH",
+        uri="/x",
+        verb="patch",
+        api_group="apps",
+        api_version="v1",
+        resource="deployments",
+        subresource="scale",
+        namespace="web",
+        name="till",
+        is_resource=True,
+    )
+    robot = Caller(
+        issuer="https://issuer.test", username="robot", groups=(), claims={"run_id": "77", "groups": ["ci", "night"]}
+    )
+    denied = Refusal(code=403, reason="Forbidden", message="no")
     world.ledger.write([Entry(record(5, Kind.OUTCOME, what=scaled, identity=robot, refusal=denied))])
     return world
 
@@ -140,9 +153,13 @@ def test_what_cannot_be_meant_is_refused_with_2(world: World, arguments: list[st
 
 
 def test_every_verdict_of_a_record_can_be_asked_for() -> None:
-    refusals = [None, Refusal(403, "Forbidden", "no"), Refusal(401, "Unauthorized", "no")]
+    refusals = [
+        None,
+        Refusal(code=403, reason="Forbidden", message="no"),
+        Refusal(code=401, reason="Unauthorized", message="no"),
+    ]
     states = ["", "pending", "approved", "denied", "expired", "cancelled", "released"]
-    holds = [Held("h", state) if state else None for state in states]
+    holds = [Held(id="h", state=state) if state else None for state in states]
     told = {verdict(call_record(hold=hold, refusal=refusal)) for hold in holds for refusal in refusals}
     assert told == {word.value for word in Verdict}
 
@@ -173,7 +190,7 @@ def test_people_hear_that_there_are_more(world: World, output: str) -> None:
 
 
 def test_csv_has_every_column_and_one_line_a_call(world: World) -> None:
-    named = Call("GET", '/x,"y"', "get", resource="pods", name='a,"b"\nc', is_resource=True)
+    named = Call(method="GET", uri='/x,"y"', verb="get", resource="pods", name='a,"b"\nc', is_resource=True)
     world.ledger.write([Entry(record(6, Kind.OUTCOME, what=named))])
     told = run(world, "list", "-o", "csv").stdout
     rows = list(csv.DictReader(StringIO(told)))
@@ -187,7 +204,7 @@ def test_csv_has_every_column_and_one_line_a_call(world: World) -> None:
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
 def test_no_cell_is_a_formula(world: World, start: str) -> None:
     agent = f'{start}HYPERLINK("http://evil","x")\x1b[2J'
-    world.ledger.write([Entry(record(6, Kind.OUTCOME, client=Client("10.0.0.7", agent)))])
+    world.ledger.write([Entry(record(6, Kind.OUTCOME, client=Client(peer="10.0.0.7", user_agent=agent)))])
     told = run(world, "list", "-o", "csv", "--limit", "1").stdout
     (row,) = csv.DictReader(StringIO(told))
     assert row["userAgent"].startswith("'")

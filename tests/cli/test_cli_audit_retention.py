@@ -48,7 +48,11 @@ def make(folder: Path, **retention: object) -> World:
         moment = TODAY - timedelta(days=number)
         ledger = open_test_ledger(folder, world.database, replica="other", clock=clock)
         for user in ("alice", "bob"):
-            told = record(new_id(), identity=Caller("https://issuer", user), timing=Timing(timestamp(moment), 1500))
+            told = record(
+                new_id(),
+                identity=Caller(issuer="https://issuer", username=user),
+                timing=Timing(received_at=timestamp(moment), total=1500),
+            )
             body = b"%s %d days ago" % (user.encode(), number)
             ledger.write([entry(body, call=told.call, identity=told.identity, timing=told.timing)])
         ledger.close("the day is over" if number else "")

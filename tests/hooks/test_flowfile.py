@@ -21,9 +21,9 @@ def story_from(peer: str) -> CallStory:
         kind=Kind.OUTCOME,
         call=AuditID("10000000-0000-4000-8000-000000000000"),
         at=MOMENT,
-        what=Call("GET", "/api/v1/pods"),
-        client=Client(peer),
-        timing=Timing(MOMENT, total=8300),
+        what=Call(method="GET", uri="/api/v1/pods"),
+        client=Client(peer=peer),
+        timing=Timing(received_at=MOMENT, total=8300),
     )
     row = call_row(record)
     assert row is not None

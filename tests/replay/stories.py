@@ -23,11 +23,11 @@ from holdfast.audit.record import (
 from holdfast.exchange import AuditID
 
 START = datetime(2026, 1, 31, 12, tzinfo=UTC)
-AGENT = Caller("https://issuer.test", "agent", ("agents",))
-BOB = Caller("https://issuer.test", "bob", ("platform",))
-PENDING = Held("h-aaaaaaaaaa", "pending")
-APPROVED = Held("h-aaaaaaaaaa", "approved", "bob", "asked in the channel")
-RELEASED = Held("h-aaaaaaaaaa", "released", "bob", "asked in the channel")
+AGENT = Caller(issuer="https://issuer.test", username="agent", groups=("agents",))
+BOB = Caller(issuer="https://issuer.test", username="bob", groups=("platform",))
+PENDING = Held(id="h-aaaaaaaaaa", state="pending")
+APPROVED = Held(id="h-aaaaaaaaaa", state="approved", decided_by="bob", decision_reason="asked in the channel")
+RELEASED = Held(id="h-aaaaaaaaaa", state="released", decided_by="bob", decision_reason="asked in the channel")
 
 
 def audit_id(number: int) -> AuditID:
@@ -37,7 +37,7 @@ def audit_id(number: int) -> AuditID:
 def record(number: int, kind: Kind, **fields: Any) -> Record:
     arrived = timestamp(START + timedelta(seconds=number))
     total = 8300 if kind is Kind.OUTCOME else None
-    common = {"identity": AGENT, "timing": Timing(arrived, total=total)}
+    common = {"identity": AGENT, "timing": Timing(received_at=arrived, total=total)}
     return Record(kind=kind, call=audit_id(number), at=arrived, **(common | fields))
 
 
@@ -48,20 +48,49 @@ def allowed_call(
     outcome = record(
         number,
         Kind.OUTCOME,
-        what=Call("GET", uri, "list", "", "v1", "pods", "", "web", "", True),
-        client=Client("10.0.0.7", user_agent, "kubectl get", "session-1"),
-        decision=Ruling("allow", "read-pods", masks={"log-secrets": 2}),
-        response=Answer(200, "application/json", len(answer)),
+        what=Call(
+            method="GET",
+            uri=uri,
+            verb="list",
+            api_group="",
+            api_version="v1",
+            resource="pods",
+            subresource="",
+            namespace="web",
+            name="",
+            is_resource=True,
+        ),
+        client=Client(
+            peer="10.0.0.7", user_agent=user_agent, kubectl_command="kubectl get", kubectl_session="session-1"
+        ),
+        decision=Ruling(effect="allow", rule="read-pods", masks={"log-secrets": 2}),
+        response=Answer(code=200, content_type="application/json", bytes=len(answer)),
     )
     return [Entry(outcome, response(answer))]
 
 
 def held_call(number: int, decision: Held = APPROVED) -> list[Entry]:
     body, answer = b'{"propagationPolicy": "Background"}', b'{"status": "Success"}'
-    call = Call("DELETE", "/api/v1/namespaces/shop", "delete", "", "v1", "namespaces", "", "shop", "shop", True)
-    parts = {"what": call, "decision": Ruling("hold", "delete-namespace", "it takes everything along")}
+    call = Call(
+        method="DELETE",
+        uri="/api/v1/namespaces/shop",
+        verb="delete",
+        api_group="",
+        api_version="v1",
+        resource="namespaces",
+        subresource="",
+        namespace="shop",
+        name="shop",
+        is_resource=True,
+    )
+    parts = {
+        "what": call,
+        "decision": Ruling(effect="hold", rule="delete-namespace", reason="it takes everything along"),
+    }
     approved = record(number, Kind.DECISION, identity=BOB, timing=None, hold=decision)
-    outcome = record(number, Kind.OUTCOME, **parts, hold=RELEASED, response=Answer(200, "application/json"))
+    outcome = record(
+        number, Kind.OUTCOME, **parts, hold=RELEASED, response=Answer(code=200, content_type="application/json")
+    )
     return [
         Entry(record(number, Kind.HOLD, **parts, hold=PENDING)),
         Entry(approved),
@@ -75,15 +104,30 @@ def refused_call(number: int) -> list[Entry]:
         number,
         Kind.OUTCOME,
         identity=None,
-        what=Call("GET", "/api/v1/secrets"),
-        refusal=Refusal(401, "Unauthorized", "no token", "no_token"),
+        what=Call(method="GET", uri="/api/v1/secrets"),
+        refusal=Refusal(code=401, reason="Unauthorized", message="no token", why="no_token"),
     )
     return [Entry(outcome)]
 
 
 def streamed_call(number: int) -> list[Entry]:
-    call = Call("GET", "/api/v1/namespaces/web/pods/a/log", "get", "", "v1", "pods", "log", "web", "a", True)
-    parts = {"what": call, "decision": Ruling("allow", "read-pods"), "response": Answer(200, "text/plain")}
+    call = Call(
+        method="GET",
+        uri="/api/v1/namespaces/web/pods/a/log",
+        verb="get",
+        api_group="",
+        api_version="v1",
+        resource="pods",
+        subresource="log",
+        namespace="web",
+        name="a",
+        is_resource=True,
+    )
+    parts = {
+        "what": call,
+        "decision": Ruling(effect="allow", rule="read-pods"),
+        "response": Answer(code=200, content_type="text/plain"),
+    }
     lines = (b"line one\n", b"line two\n")
     pieces = [
         Entry(record(number, Kind.CHUNK, identity=None, bytes_down=9), response(line, "text/plain")) for line in lines

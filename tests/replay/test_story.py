@@ -26,8 +26,19 @@ from replay.stories import PENDING, allowed_call, audit_id, held_call, record, r
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-DELETE = Call("DELETE", "/api/v1/namespaces/shop", "delete", "", "v1", "namespaces", "", "shop", "shop", True)
-HOLD = Ruling("hold", "delete-namespace")
+DELETE = Call(
+    method="DELETE",
+    uri="/api/v1/namespaces/shop",
+    verb="delete",
+    api_group="",
+    api_version="v1",
+    resource="namespaces",
+    subresource="",
+    namespace="shop",
+    name="shop",
+    is_resource=True,
+)
+HOLD = Ruling(effect="hold", rule="delete-namespace")
 
 
 def tell(entries: Sequence[Entry]) -> CallStory:
@@ -40,20 +51,20 @@ def tell(entries: Sequence[Entry]) -> CallStory:
 
 def denied_by_person() -> list[Entry]:
     opened, _, _, _ = held_call(1)
-    denied = Held("h-aaaaaaaaaa", "denied", "bob", "not now")
-    refusal = Refusal(403, "Forbidden", "bob denied it")
+    denied = Held(id="h-aaaaaaaaaa", state="denied", decided_by="bob", decision_reason="not now")
+    refusal = Refusal(code=403, reason="Forbidden", message="bob denied it")
     decision = Entry(record(1, Kind.DECISION, hold=denied, timing=None))
     return [opened, decision, Entry(record(1, Kind.OUTCOME, what=DELETE, decision=HOLD, hold=denied, refusal=refusal))]
 
 
 def ended(state: str) -> list[Entry]:
     opened, _, _, _ = held_call(1)
-    held, refusal = Held("h-aaaaaaaaaa", state), Refusal(403, "Forbidden", "over")
+    held, refusal = Held(id="h-aaaaaaaaaa", state=state), Refusal(code=403, reason="Forbidden", message="over")
     return [opened, Entry(record(1, Kind.OUTCOME, what=DELETE, decision=HOLD, hold=held, refusal=refusal))]
 
 
 def denied_by_policy() -> list[Entry]:
-    refusal, ruling = Refusal(403, "Forbidden", "no"), Ruling("deny", "no-namespaces")
+    refusal, ruling = Refusal(code=403, reason="Forbidden", message="no"), Ruling(effect="deny", rule="no-namespaces")
     return [Entry(record(1, Kind.OUTCOME, what=DELETE, decision=ruling, refusal=refusal))]
 
 

@@ -28,7 +28,7 @@ from holdfast.audit.record import (
 from holdfast.kube.canonical import carries_token
 
 if TYPE_CHECKING:
-    from holdfast.exchange import Exchange
+    from holdfast.exchange import Exchange, Response
 
 LONGEST_URI = 8 << 10
 LONGEST_HINT = 512
@@ -90,20 +90,15 @@ def _entry(exchange: Exchange, kind: Kind, *, with_request: bool = False, with_r
         identity=describe_caller(exchange.identity) if exchange.identity else None,
         what=_call(exchange),
         client=Client(
-            exchange.wire.peer,
-            *(
-                _bounded(hint, LONGEST_HINT)
-                for hint in (
-                    exchange.client.user_agent,
-                    exchange.client.kubectl_command,
-                    exchange.client.kubectl_session,
-                )
-            ),
+            peer=exchange.wire.peer,
+            user_agent=_bounded(exchange.client.user_agent, LONGEST_HINT),
+            kubectl_command=_bounded(exchange.client.kubectl_command, LONGEST_HINT),
+            kubectl_session=_bounded(exchange.client.kubectl_session, LONGEST_HINT),
         ),
         decision=describe_decision(exchange.decision, exchange.mask_counts) if exchange.decision else None,
         hold=describe_hold(exchange.hold) if exchange.hold else None,
         refusal=describe_refusal(exchange.refusal) if exchange.refusal else None,
-        response=Answer(response.code, response.media_type, response.bytes_down) if response.code else None,
+        response=_answer(response),
         exec=_exec(exchange),
         timing=_timing(exchange, kind),
         streamed=response.streamed,
@@ -151,6 +146,12 @@ def _exec(exchange: Exchange) -> Exec | None:
     status = exchange.response.exit_status
     command = tuple(value for name, value in info.query if name == "command")
     return Exec(command=command, exit_code=status.code if status else None)
+
+
+def _answer(response: Response) -> Answer | None:
+    if not response.code:
+        return None
+    return Answer(code=response.code, content_type=response.media_type, bytes=response.bytes_down)
 
 
 def _timing(exchange: Exchange, kind: Kind) -> Timing:

@@ -79,7 +79,13 @@ Integer = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 
 
 class _Line(
-    msgspec.Struct, frozen=True, tag_field="line", rename="camel", omit_defaults=True, forbid_unknown_fields=True
+    msgspec.Struct,
+    frozen=True,
+    gc=False,
+    tag_field="line",
+    rename="camel",
+    omit_defaults=True,
+    forbid_unknown_fields=True,
 ):
     pass
 
@@ -130,7 +136,7 @@ class LeafHashesLine(_Line, frozen=True, tag="leafHashes"):
     hashes: bytes
 
 
-class BodyLine(msgspec.Struct, frozen=True, array_like=True):
+class BodyLine(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A row of `bodies`."""
 
     slot: str

@@ -125,7 +125,7 @@ class Ledger:
         head = self._check(last, None if gap else remembered)
         if last is not None and head is not None and remembered is not None and not gap and self._goes_on(last, clock):
             self._row, self._head = last, head
-            self._commit([_heartbeat(clock, Start(self._run, version("holdfast")))], clock)
+            self._commit([_heartbeat(clock, Start(run=self._run, build=version("holdfast")))], clock)
         else:
             forgot = self._head_file is not None and remembered is None and last is not None
             self._begin(
@@ -265,7 +265,13 @@ class Ledger:
         )
         self._row, self._head, self._key = self._store.begin_log(row), head, key
         self._seen.clear()
-        start = Start(self._run, version("holdfast"), last.origin if last else "", last.size if last else 0, gap)
+        start = Start(
+            run=self._run,
+            build=version("holdfast"),
+            previous_log=last.origin if last else "",
+            previous_size=last.size if last else 0,
+            gap=gap,
+        )
         self._opening = [_heartbeat(clock, start), *self._peers(clock)]
         self._commit([], clock)
 
@@ -300,7 +306,7 @@ class Ledger:
         What was dropped cannot change any more, and the record of the drop says how large it was.
         """
         rows = (row for row in self._store.all_logs() if row.id != self._row.id and row.dropped_at is None)
-        others = (Seen(row.origin, row.size, row.root) for row in rows)
+        others = (Seen(log=row.origin, size=row.size, root=row.root) for row in rows)
         news = tuple(other for other in others if other.size and self._seen.get(other.log) != other)
         self._seen.update({other.log: other for other in news})
         return [Entry(Record(kind=Kind.PEER, at=clock.time, peers=news))] if news else []
@@ -414,13 +420,17 @@ def _heartbeat(clock: Clock, start: Start | None = None) -> Entry:
 
 
 def _closing(clock: Clock, reason: str) -> Entry:
-    return Entry(Record(kind=Kind.CLOSE, at=clock.time, close=Closing(reason)))
+    return Entry(Record(kind=Kind.CLOSE, at=clock.time, close=Closing(reason=reason)))
 
 
 def _rotation(clock: Clock, key: EpochKey) -> Entry:
     certificate = sha256(key.certificate_note.encode()).hexdigest()
     return Entry(
-        Record(kind=Kind.ROTATE, at=clock.time, rotate=Rotation(encode_base64(key.certificate.key), certificate))
+        Record(
+            kind=Kind.ROTATE,
+            at=clock.time,
+            rotate=Rotation(key=encode_base64(key.certificate.key), certificate=certificate),
+        )
     )
 
 

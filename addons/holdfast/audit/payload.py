@@ -77,7 +77,7 @@ class Body:
     @property
     def commitment(self) -> str:
         """What the leaf holds, in hexadecimal."""
-        return commit(self.salt, (piece.sha256 for piece in self.pieces))
+        return commit(self.salt, (bytes.fromhex(piece.sha256) for piece in self.pieces))
 
 
 def cut(content: bytes) -> Iterable[Piece]:
@@ -88,9 +88,9 @@ def cut(content: bytes) -> Iterable[Piece]:
         yield Piece(sha256(part).hexdigest(), part)
 
 
-def commit(salt: bytes, piece_digests: Iterable[str]) -> str:
-    """The commitment to a body whose pieces have these SHA-256 digests (hexadecimal), in hexadecimal."""
-    hashes = [hash_leaf(bytes.fromhex(digest)) for digest in piece_digests]
+def commit(salt: bytes, piece_digests: Iterable[bytes]) -> str:
+    """The commitment to a body whose pieces have these SHA-256 digests, in hexadecimal."""
+    hashes = [hash_leaf(digest) for digest in piece_digests]
     body_hash = hashes[0] if len(hashes) == 1 else root_of(hashes)
     return sha256(DOMAIN + salt + body_hash).hexdigest()
 

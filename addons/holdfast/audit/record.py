@@ -40,7 +40,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -72,197 +72,201 @@ class Kind(enum.StrEnum):
     CLOSE = "close"
 
 
-class Part(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
-    """What every part of a record shares: camelCase keys, nothing unknown, silence where there is nothing to say."""
+class Part(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+    """What every part of a record shares: camelCase keys, nothing unknown, silence where there is nothing to say.
+
+    Members stand in the order of their keys, which is the order in which they are written.
+    """
 
 
-class Caller(Part, frozen=True):
+class Caller(Part, frozen=True, kw_only=True):
     """Who asked, as the identity stage verified it."""
 
+    claims: dict[str, Any] = {}
+    groups: tuple[str, ...] = ()
     issuer: str
     username: str
-    groups: tuple[str, ...] = ()
-    claims: dict[str, Any] = {}
 
 
-class Call(Part, frozen=True):
+class Call(Part, frozen=True, kw_only=True):
     """What was asked, in the API server's words; only `method` and `uri` where it could not be understood."""
 
-    method: str
-    uri: str
-    verb: str = ""
     api_group: str = ""
     api_version: str = ""
+    is_resource: bool = False
+    method: str
+    name: str = ""
+    namespace: str = ""
     resource: str = ""
     subresource: str = ""
-    namespace: str = ""
-    name: str = ""
-    is_resource: bool = False
+    uri: str
+    verb: str = ""
 
 
-class Client(Part, frozen=True):
+class Client(Part, frozen=True, kw_only=True):
     """The client's address, and what it says of itself."""
 
-    peer: str
-    user_agent: str = ""
     kubectl_command: str = ""
     kubectl_session: str = ""
+    peer: str
+    user_agent: str = ""
 
 
-class Ruling(Part, frozen=True):
+class Ruling(Part, frozen=True, kw_only=True):
     """What policy said: the effect, the rule, and how often each mask was applied."""
 
     effect: str
-    rule: str = ""
-    reason: str = ""
-    policy_hash: str = ""
     masks: dict[str, Count] = {}
+    policy_hash: str = ""
+    reason: str = ""
+    rule: str = ""
 
 
-class Held(Part, frozen=True):
+class Held(Part, frozen=True, kw_only=True):
     """The hold as it stood when the record was made."""
 
-    id: str
-    state: str
     decided_by: str = ""
     decision_reason: str = ""
+    id: str
+    state: str
 
 
-class Refusal(Part, frozen=True):
+class Refusal(Part, frozen=True, kw_only=True):
     """The Status that the gateway answered with; `why` is for the record only."""
 
     code: Count
-    reason: str
     message: str
+    reason: str
     why: str = ""
 
 
-class Answer(Part, frozen=True):
+class Answer(Part, frozen=True, kw_only=True):
     """The API server's response; `bytes` is its length on the wire."""
 
+    bytes: Count = 0
     code: Count
     content_type: str = ""
-    bytes: Count = 0
 
 
-class Exec(Part, frozen=True):
+class Exec(Part, frozen=True, kw_only=True):
     """A command run in a container, and the exit code it ended with."""
 
     command: tuple[str, ...] = ()
     exit_code: int | None = None
 
 
-class Timing(Part, frozen=True):
+class Timing(Part, frozen=True, kw_only=True):
     """When the call arrived, and durations in microseconds: all of it, upstream, and waiting for a person."""
 
+    held: Count | None = None
     received_at: str
     total: Count | None = None
     upstream: Count | None = None
-    held: Count | None = None
 
 
-class Payload(Part, frozen=True):
+class Payload(Part, frozen=True, kw_only=True):
     """A stored body: the commitment to it (see `payload`), its size in bytes and media type; or why it is not stored.
 
     `sha256` names the body in leaves of version 1 only.
     """
 
     commitment: str = ""
+    media_type: str = ""
     sha256: str = ""
     size: Count = 0
-    media_type: str = ""
     withheld: str = ""
 
 
-class Start(Part, frozen=True):
+class Start(Part, frozen=True, kw_only=True):
     """A run of a gateway begins: which, and what it goes on from; `gap` says why that is not what it left behind."""
 
-    run: str
     build: str
+    gap: str = ""
     previous_log: str = ""
     previous_size: Count = 0
-    gap: str = ""
+    run: str
 
 
-class Seen(Part, frozen=True):
+class Seen(Part, frozen=True, kw_only=True):
     """A log as it stood: its size, and its root hash in hexadecimal."""
 
     log: str
-    size: Count
     root: str
+    size: Count
 
 
-class Redaction(Part, frozen=True):
+class Redaction(Part, frozen=True, kw_only=True):
     """What is erased of one log: `payloads` as `SEQ/SLOT`, or, without any, all of it but its leaf hashes.
 
     `rule` is the retention rule that asked for it, `requested_by` the person. Of a log that is dropped, `day` is the
     day under which its rows were kept, `until` the time of its last leaf: nothing that stays tells them.
     """
 
+    day: str = ""
     log: Seen
+    payloads: tuple[str, ...] = ()
     reason: str
     requested_by: str = ""
     rule: str = ""
-    payloads: tuple[str, ...] = ()
-    day: str = ""
     until: str = ""
 
 
-class Rotation(Part, frozen=True):
+class Rotation(Part, frozen=True, kw_only=True):
     """The next key: its public half in base64, and the SHA-256 of its certificate note in hexadecimal."""
 
-    key: str
     certificate: str
+    key: str
 
 
-class Closing(Part, frozen=True):
+class Closing(Part, frozen=True, kw_only=True):
     """Why a log ends."""
 
     reason: str
 
 
-class Record(Part, frozen=True):
+class Record(Part, frozen=True, kw_only=True):
     """One record. `call` names the call it belongs to, if any, `at` is when it was made (see `timestamp`)."""
 
-    kind: Kind
     at: str
-    call: AuditID = AuditID("")
-    identity: Caller | None = None
-    what: Call | None = None
-    client: Client | None = None
-    decision: Ruling | None = None
-    hold: Held | None = None
-    refusal: Refusal | None = None
-    response: Answer | None = None
-    exec: Exec | None = None
-    timing: Timing | None = None
-    streamed: bool = False
-    bytes_up: Count = 0
     bytes_down: Count = 0
+    bytes_up: Count = 0
+    call: AuditID = AuditID("")
+    client: Client | None = None
+    close: Closing | None = None
+    decision: Ruling | None = None
     error: str = ""
-    request_body: Payload | None = None
-    response_body: Payload | None = None
-    start: Start | None = None
+    exec: Exec | None = None
+    hold: Held | None = None
+    identity: Caller | None = None
+    kind: Kind
     peers: tuple[Seen, ...] = ()
     redact: Redaction | None = None
+    refusal: Refusal | None = None
+    request_body: Payload | None = None
+    response: Answer | None = None
+    response_body: Payload | None = None
     rotate: Rotation | None = None
-    close: Closing | None = None
+    start: Start | None = None
+    streamed: bool = False
+    timing: Timing | None = None
+    what: Call | None = None
 
 
 class _Version1(Record, frozen=True, tag_field="version", tag=1):
     """A leaf from before there was a log."""
 
 
-class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="version", tag=2):
+class _Envelope(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     log: str
     mono: Count
     previous: str
     record: Record
     seq: Count
     time: str
+    version: Literal[2]
 
 
-class Leaf(msgspec.Struct, frozen=True):
+class Leaf(msgspec.Struct, frozen=True, gc=False):
     """A leaf, read: the place of its record in its log, and the record. Version 1 has no place."""
 
     record: Record
@@ -274,7 +278,7 @@ class Leaf(msgspec.Struct, frozen=True):
     version: int = 2
 
 
-class CallRow(msgspec.Struct, frozen=True):
+class CallRow(msgspec.Struct, frozen=True, gc=False):
     """One call as lists show and filter it; derived from its latest record, and from nothing else.
 
     Absent text is empty, long text cut (see `column_text`). `code` is the HTTP status the caller got, `duration_us`
@@ -323,7 +327,8 @@ class Entry:
 
 
 _ENVELOPE = b'{"log":'
-_encoder = msgspec.json.Encoder(order="sorted")
+_encoder = msgspec.json.Encoder(order="deterministic")
+_version_1_encoder = msgspec.json.Encoder(order="sorted")
 _envelope_decoder = msgspec.json.Decoder(_Envelope)
 _version_1_decoder = msgspec.json.Decoder(_Version1)
 
@@ -349,10 +354,13 @@ def encode_leaf(leaf: Leaf, record: bytes) -> bytes:
 
 def decode(leaf: bytes) -> Leaf:
     """Read a leaf back. Raises Internal when these are not a leaf's bytes, exactly."""
-    decoder = _envelope_decoder if leaf.startswith(_ENVELOPE) else _version_1_decoder
     try:
-        found = decoder.decode(leaf)
-        again = _encoder.encode(found)
+        if leaf.startswith(_ENVELOPE):
+            found: _Envelope | _Version1 = _envelope_decoder.decode(leaf)
+            again = _encoder.encode(found)
+        else:
+            found = _version_1_decoder.decode(leaf)
+            again = _version_1_encoder.encode(found)
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise Internal(f"a record in the audit database cannot be read: {error}") from error
     except RecursionError as error:

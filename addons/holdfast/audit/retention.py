@@ -241,13 +241,21 @@ def choose_wanted(bodies: Iterable[StoredBody], wanted: Wanted, why: Why) -> Ite
 
 def describe_drop(log: LogRow, until: str, why: Why, requested_by: str) -> Redaction:
     """What is recorded before a log is dropped, whose last leaf is of the time `until`."""
-    return Redaction(_seen(log), why.reason, requested_by, why.rule, day=log.day, until=until)
+    return Redaction(
+        log=_seen(log), reason=why.reason, requested_by=requested_by, rule=why.rule, day=log.day, until=until
+    )
 
 
 def describe_erasure(log: LogRow, places: Iterable[Place], why: Why, requested_by: str) -> list[Redaction]:
     """What is recorded before bodies of one log are erased."""
     return [
-        Redaction(_seen(log), why.reason, requested_by, why.rule, tuple(map(str, some)))
+        Redaction(
+            log=_seen(log),
+            reason=why.reason,
+            requested_by=requested_by,
+            rule=why.rule,
+            payloads=tuple(map(str, some)),
+        )
         for some in batched(places, PLACES_A_RECORD)
     ]
 
@@ -262,4 +270,4 @@ def carry_over(recorded: Iterable[Redaction], dropped: Collection[str]) -> list[
 
 
 def _seen(log: LogRow) -> Seen:
-    return Seen(log.origin, log.size, log.root)
+    return Seen(log=log.origin, size=log.size, root=log.root)

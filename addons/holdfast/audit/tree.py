@@ -41,6 +41,15 @@ def hash_node(left: bytes, right: bytes) -> bytes:
     return sha256(b"\x01" + left + right).digest()
 
 
+def parse_hash(text: str) -> bytes:
+    """Read a hash that is written in hexadecimal, in lower case; no bytes when the text is anything else."""
+    try:
+        read = bytes.fromhex(text)
+    except ValueError:
+        return b""
+    return read if len(read) == HASH_BYTES and read.hex() == text else b""
+
+
 class Frontier:
     """A tree that only grows: its size, and the roots of its complete subtrees."""
 

@@ -329,7 +329,7 @@ def test_a_closed_log_that_is_said_to_be_open(site: Site) -> None:
 
 def test_a_record_after_the_last_one(site: Site) -> None:
     log, seq = site.log, site.find(site.log, Kind.OUTCOME)
-    closing = Record(kind=Kind.CLOSE, at="2026-03-01T12:00:00.000000Z", close=Closing("forged"))
+    closing = Record(kind=Kind.CLOSE, at="2026-03-01T12:00:00.000000Z", close=Closing(reason="forged"))
     site.edit(log, seq, lambda told: closing)
     assert "chain-broken" in codes(site.verify())
 

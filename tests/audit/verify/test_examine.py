@@ -82,6 +82,37 @@ def test_a_call_nested_too_deeply_is_told_as_altered(site: Site) -> None:
     assert "call-altered" in verify_lines(changed, site.root, Anchoring()).counts
 
 
+def respelt(line: Line, change: Callable[[dict[str, object]], dict[str, object]]) -> Line:
+    """The line with its call's columns told otherwise."""
+    if not (isinstance(line, RecordLine) and line.call_place):
+        return line
+    told = change(msgspec.json.decode(line.call, type=dict))
+    return msgspec.structs.replace(line, call=msgspec.Raw(msgspec.json.encode(told)))
+
+
+def test_columns_in_another_order_are_the_same_columns(site: Site) -> None:
+    lines = list(export_lines(site.database, "test", NOW))
+    turned = [respelt(line, lambda told: dict(reversed(told.items()))) for line in lines]
+    assert turned != lines
+    assert verify_lines(turned, site.root, Anchoring()) == verify_lines(lines, site.root, Anchoring())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda told: told | {"complete": 1}, id="a number in place of a truth"),
+        pytest.param(lambda told: told | {"code": 200.0}, id="another kind of number"),
+        pytest.param(lambda told: {key: told[key] for key in told if key != "hold_id"}, id="one that is missing"),
+        pytest.param(lambda told: told | {"more": None}, id="one more"),
+    ],
+)
+def test_columns_that_are_almost_the_same_are_altered(
+    site: Site, change: Callable[[dict[str, object]], dict[str, object]]
+) -> None:
+    lines = [respelt(line, change) for line in export_lines(site.database, "test", NOW)]
+    assert "call-altered" in verify_lines(lines, site.root, Anchoring()).counts
+
+
 # -- records that are told as one --------------------------------------------------------------------------------
 
 
@@ -121,7 +152,7 @@ def rewritten(lines: list[Line], change: Callable[[Leaf], Leaf]) -> list[Line]:
 
 
 def closed_early(leaf: Leaf) -> Leaf:
-    closing = Record(kind=Kind.CLOSE, at=leaf.record.at, close=Closing("forged"))
+    closing = Record(kind=Kind.CLOSE, at=leaf.record.at, close=Closing(reason="forged"))
     return msgspec.structs.replace(leaf, record=closing) if leaf.seq == 2 else leaf
 
 

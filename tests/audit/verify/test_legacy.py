@@ -165,14 +165,18 @@ def test_a_log_dropped_without_a_record_that_anchors_know_of(aged: Aged) -> None
 def test_unsigned_logs_do_not_pin_each_other(site: Site) -> None:
     add_legacy_log(site.database, "2026-02-01", told_calls(), 8)
     pinned = site.named("legacy")
-    peers = Record(kind=Kind.PEER, at="2026-02-02T00:00:00.000000Z", peers=(Seen(pinned.origin, 2, pinned.root),))
+    peers = Record(
+        kind=Kind.PEER, at="2026-02-02T00:00:00.000000Z", peers=(Seen(log=pinned.origin, size=2, root=pinned.root),)
+    )
     add_legacy_log(site.database, "2026-02-02", [peers], 9)
     assert codes(site.verify()) == {"legacy-foreign", "leaf-place"}
 
 
 def test_an_unsigned_record_of_erasure_excuses_nothing(site: Site) -> None:
     log, seq = site.log, site.find(site.log, Kind.OUTCOME)
-    redact = Redaction(Seen(log.origin, log.size, log.root), "a person asked", payloads=(f"{seq}/response",))
+    redact = Redaction(
+        log=Seen(log=log.origin, size=log.size, root=log.root), reason="a person asked", payloads=(f"{seq}/response",)
+    )
     add_legacy_log(site.database, DAY, [Record(kind=Kind.REDACT, at=f"{DAY}T12:00:00.000000Z", redact=redact)], 9)
     site.execute("DELETE FROM bodies WHERE log = :log AND seq = :seq", log=log.id, seq=seq)
     site.execute("DELETE FROM blobs WHERE NOT EXISTS (SELECT 1 FROM bodies WHERE bodies.sha256 = blobs.sha256)")
@@ -185,7 +189,9 @@ def test_an_unsigned_record_of_erasure_excuses_nothing(site: Site) -> None:
 def test_a_log_by_a_key_that_nobody_certified_is_not_believed_either(site: Site) -> None:
     """Its record of erasure excuses nothing, its peers say nothing."""
     log, seq = site.log, site.find(site.log, Kind.OUTCOME)
-    redact = Redaction(Seen(log.origin, log.size, log.root), "a person asked", payloads=(f"{seq}/response",))
+    redact = Redaction(
+        log=Seen(log=log.origin, size=log.size, root=log.root), reason="a person asked", payloads=(f"{seq}/response",)
+    )
     other = site.named("other")
     last = other.size - 1
     site.edit(other, last, lambda told: Record(kind=Kind.REDACT, at=told.at, redact=redact))

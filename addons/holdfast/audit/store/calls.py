@@ -22,6 +22,7 @@ from holdfast.audit.store.following import CallFollower
 from holdfast.audit.store.naming import require_one, starts_with
 from holdfast.audit.store.search import ANY_CALL, CallSearch, Filters, Position
 from holdfast.audit.store.tables import CALL_ROW, blobs, bodies, calls, logs, records
+from holdfast.audit.tree import parse_hash
 from holdfast.errors import ConfigurationError, Internal, NotFound
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class AuditStore:
         """
         contents = [self._load_piece(day, payload, piece) for piece in pieces]
         digests = [piece.sha256 for piece in pieces]
-        if payload.commitment and commit(bytes(pieces[0].salt), digests) != payload.commitment:
+        if payload.commitment and commit(bytes(pieces[0].salt), map(parse_hash, digests)) != payload.commitment:
             raise Internal("the pieces of a stored payload are not those that its record commits to")
         if not payload.commitment and digests != [payload.sha256]:
             raise Internal("a stored payload is not the one that its record names")

@@ -16,7 +16,7 @@ from holdfast.audit.keys import MAINTENANCE, ROLES, parse_certificate
 from holdfast.audit.note import BadNote, KeyName, Verifier
 from holdfast.audit.record import Kind, Seen, decode, timestamp
 from holdfast.audit.sequence import NO_HASH
-from holdfast.audit.tree import HASH_BYTES
+from holdfast.audit.tree import HASH_BYTES, parse_hash
 from holdfast.audit.verify import findings as found
 from holdfast.audit.verify.dropped import Drop
 from holdfast.audit.verify.examine import (
@@ -210,7 +210,7 @@ class LogCheck:
         if line.size != self.size:
             self.tell(found.LOG_ALTERED, f"it is said to have {line.size} records, and has {self.size}")
         else:
-            self._claim(self.origin, line.size, _from_hex(line.root), "row", self.size)
+            self._claim(self.origin, line.size, parse_hash(line.root), "row", self.size)
         if self.is_legacy:
             self._check_legacy_description()
         elif self.certificate is not None:
@@ -286,7 +286,7 @@ class LogCheck:
         record = decode(told.leaf).record
         self._begun_at = record.at
         if record.start is not None and record.start.previous_log:
-            self.goes_on_from = Seen(record.start.previous_log, record.start.previous_size, told.previous)
+            self.goes_on_from = Seen(log=record.start.previous_log, size=record.start.previous_size, root=told.previous)
         elif told.previous != NO_HASH.hex():
             self.tell(found.CHAIN_BROKEN, "it goes on from a log that it does not name", told.place)
 
@@ -382,7 +382,7 @@ class LogCheck:
             self._shared.drops.setdefault(erased.log, []).append(drop)
 
     def _claim_seen(self, seen: Seen, kind: str, seq: int) -> None:
-        self._claim(seen.log, seen.size, _from_hex(seen.root), kind, seq)
+        self._claim(seen.log, seen.size, parse_hash(seen.root), kind, seq)
 
 
 def _open(told: CheckpointLine | ExaminedCheckpoint, verifier: Verifier) -> Checkpoint:
@@ -408,12 +408,3 @@ def _begins(day: str, opened_at: str, begun_at: str) -> bool:
 
 def _is_opened(day: str, opened_at: str) -> bool:
     return seconds(opened_at) is not None and opened_at[:10] == day
-
-
-def _from_hex(text: str) -> bytes:
-    """32 bytes; none when the text is anything else."""
-    try:
-        raw = bytes.fromhex(text)
-    except ValueError:
-        return b""
-    return raw if len(raw) == HASH_BYTES and raw.hex() == text else b""
