@@ -27,20 +27,10 @@ from holdfast.database import Database
 from holdfast.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from holdfast.audit.store.ledger import LogRow
     from holdfast.audit.verify import Report
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    """An empty database of each kind."""
-    url = f"sqlite:///{tmp_path / 'audit.db'}"
-    database = Database.open(url if request.param == "sqlite" else str(request.getfixturevalue("postgres_url")))
-    yield database
-    database.close()
 
 
 @pytest.fixture
@@ -51,12 +41,6 @@ def aged(tmp_path: Path, database: Database) -> Aged:
     aged.days_ago = 0
     aged.write(aged.call())
     return aged
-
-
-@pytest.fixture
-def site(tmp_path: Path, database: Database) -> Site:
-    """Two replicas with a log each, anchored."""
-    return Site(tmp_path, database)
 
 
 def log_of(site: Aged, name: str) -> LogRow:

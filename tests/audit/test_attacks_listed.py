@@ -32,27 +32,12 @@ from holdfast.database import Database
 from holdfast.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from holdfast.audit.store.ledger import LogRow
     from holdfast.audit.verify import Report
     from services.postgres import PostgresServer
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database of each kind."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'audit.db'}"
-    return str(request.getfixturevalue("postgres_url"))
-
-
-@pytest.fixture
-def site(tmp_path: Path, database_url: str) -> Iterator[Site]:
-    database = Database.open(database_url)
-    yield Site(tmp_path, database)
-    database.close()
 
 
 type Found = tuple[str, str, int | None]

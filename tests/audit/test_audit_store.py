@@ -46,18 +46,8 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def database(file: Path) -> Database:
-    return Database.open(f"sqlite:///{file}")
-
-
-@pytest.fixture
-def store(database: Database) -> AuditStore:
-    return AuditStore(database)
-
-
-@pytest.fixture
-def ledger(tmp_path: Path, database: Database) -> Ledger:
-    return open_test_ledger(tmp_path, database)
+def database_url(sqlite_url: str) -> str:
+    return sqlite_url
 
 
 def count(file: Path, table: str) -> int:

@@ -36,14 +36,6 @@ if TYPE_CHECKING:
 DAYS = 4
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database of each kind."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'audit.db'}"
-    return str(request.getfixturevalue("postgres_url"))
-
-
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
     database = Database.open(database_url)
@@ -52,16 +44,6 @@ def database(database_url: str) -> Iterator[Database]:
             make_partitions(connection, f"{NOON + timedelta(days=day):%Y-%m-%d}")
     yield database
     database.close()
-
-
-@pytest.fixture
-def store(database: Database) -> AuditStore:
-    return AuditStore(database)
-
-
-@pytest.fixture
-def ledger(tmp_path: Path, database: Database) -> Ledger:
-    return open_test_ledger(tmp_path, database)
 
 
 def every_kind() -> list[Record]:

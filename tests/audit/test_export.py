@@ -36,7 +36,6 @@ from holdfast.errors import ConfigurationError
 from holdfast.settings import Payloads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from holdfast.audit.export import Line
@@ -44,21 +43,6 @@ if TYPE_CHECKING:
 
 KINDS = dict.fromkeys(export.TABLES, "table")
 NOW = "2026-01-01T00:00:00.000000Z"
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database of each kind."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'audit.db'}"
-    return str(request.getfixturevalue("postgres_url"))
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    database = Database.open(database_url)
-    yield database
-    database.close()
 
 
 @pytest.fixture

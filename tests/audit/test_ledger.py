@@ -33,7 +33,6 @@ from holdfast.database import Database
 from holdfast.errors import ConfigurationError, Internal, Superseded, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -43,14 +42,6 @@ if TYPE_CHECKING:
     from holdfast.audit.record import Leaf
     from holdfast.audit.store.ledger import LogRow
     from services.postgres import PostgresServer
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    sqlite = f"sqlite:///{tmp_path / 'audit.db'}"
-    database = Database.open(sqlite if request.param == "sqlite" else request.getfixturevalue("postgres_url"))
-    yield database
-    database.close()
 
 
 @pytest.fixture

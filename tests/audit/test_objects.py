@@ -24,13 +24,13 @@ from holdfast.audit.store.calls import ALTERED, MISSING
 from holdfast.audit.store.export import export_lines
 from holdfast.audit.verify import Anchoring, Report, verify_lines
 from holdfast.certificates import make_authority
-from holdfast.database import Database
 from holdfast.errors import ConfigurationError, NotFound, Unavailable
 from holdfast.settings import Payloads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from holdfast.database import Database
     from services.s3 import S3Server
 
 DAY = "2026-03-01"
@@ -90,10 +90,8 @@ def pieces(request: pytest.FixtureRequest) -> ObjectPieces:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database.open(f"sqlite:///{tmp_path / 'audit.db'}")
-    yield opened
-    opened.close()
+def database_url(sqlite_url: str) -> str:
+    return sqlite_url
 
 
 def verify(database: Database, folder: Path, pieces: ObjectPieces) -> Report:

@@ -22,15 +22,14 @@ from holdfast.audit.sequence import Clock, Head
 from holdfast.audit.store import LedgerStore
 from holdfast.audit.store.proving import find_call, prove_record
 from holdfast.audit.tree import hash_leaf
-from holdfast.database import Database
 from holdfast.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from holdfast.audit.ledger import Ledger
     from holdfast.audit.note import Verifier
+    from holdfast.database import Database
 
 ORIGIN = Origin(KeyName("holdfast/test/gw/1"))
 ROOT = Signer(KeyName("holdfast-root/test"), Ed25519PrivateKey.from_private_bytes(b"r" * 32))
@@ -39,10 +38,8 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database.open(f"sqlite:///{tmp_path / 'audit.db'}")
-    yield database
-    database.close()
+def database_url(sqlite_url: str) -> str:
+    return sqlite_url
 
 
 @pytest.fixture

@@ -54,7 +54,6 @@ from holdfast.audit.store.retention import ERASING, RetentionStore
 from holdfast.audit.store.signed import SignedLogs
 from holdfast.audit.tree import HASH_BYTES, LeafHash, hash_leaf, root_of
 from holdfast.audit.verify import Anchoring, Class, verify_lines
-from holdfast.database import Database
 from holdfast.errors import ConfigurationError, Conflict, HoldfastError, NotFound, Unavailable
 from holdfast.settings import Payloads, Retention
 
@@ -64,6 +63,7 @@ if TYPE_CHECKING:
 
     from holdfast.audit.ledger import Ledger
     from holdfast.audit.verify import Report
+    from holdfast.database import Database
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 REPLICAS = ("gw", "gw.console", f"gw{MAINTENANCE}")
@@ -233,14 +233,6 @@ class Site:
         worse = {found.code.name: found.what for found in report.findings if found.code.grade is Class.ALTERED}
         assert not worse
         return report.verdict(frozenset({Class.UNANCHORED}))
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    sqlite = f"sqlite:///{tmp_path / 'audit.db'}"
-    opened = Database.open(sqlite if request.param == "sqlite" else request.getfixturevalue("postgres_url"))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

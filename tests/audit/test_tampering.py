@@ -31,28 +31,12 @@ from holdfast.database import Database
 from holdfast.errors import ConfigurationError, Superseded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 ONLY_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 """Postgres keeps no value of another type in a column, and is not copied as a file."""
 
 REPLICAS = ("gw", "gw.console", "gw.maintenance")
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database of each kind."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'audit.db'}"
-    return str(request.getfixturevalue("postgres_url"))
-
-
-@pytest.fixture
-def site(tmp_path: Path, database_url: str) -> Iterator[Site]:
-    database = Database.open(database_url)
-    yield Site(tmp_path, database)
-    database.close()
 
 
 def test_the_record_is_intact_before_anything_is_done_to_it(site: Site) -> None:
