@@ -264,4 +264,6 @@ def _memory_file() -> int:
 def _cores() -> int:
     if sys.version_info >= (3, 13):
         return os.process_cpu_count() or 1
-    return len(os.sched_getaffinity(0))
+    if hasattr(os, "sched_getaffinity"):  # macOS has none
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
