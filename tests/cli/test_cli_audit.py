@@ -14,15 +14,21 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from console.world import World, make_world
+from holdfast.audit.export import EndLine, Header
 from holdfast.cli import app
+from holdfast.cli.audit.export import tell_steps
 from holdfast.cli.options import parse_since
 from holdfast.errors import ConfigurationError
 from replay.stories import allowed_call, held_call, refused_call, streamed_call
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from click.testing import Result
+
+    from holdfast.audit.export import Line
+    from holdfast.cli.output import Advance
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 runner = CliRunner()
@@ -131,6 +137,34 @@ def test_a_flow_file_is_read_back_by_mitmproxy(world: World) -> None:
     assert refused.response.json()["message"] == "no token"
     assert followed.response is not None
     assert followed.response.text == "line one\nline two\n"
+
+
+def test_the_export_of_a_record_tells_on_a_terminal_alone_how_far_it_is(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = world.folder / "record.export"
+    assert run(world, "export", "--ledger", str(file)).stderr == f"written: {file}\n"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    told = run(world, "export", "--ledger", str(file)).stderr
+    assert -1 < told.find("checking tables") < told.find("rows") < told.find("written: ")
+
+
+def test_that_tables_are_checked_is_told_before_the_first_line_is_waited_for() -> None:
+    told: list[str | tuple[str, int]] = []
+
+    def lines() -> Iterator[Line]:
+        told.append("reading")
+        yield Header("", "", "", {}, payloads=True)
+        for _ in range(150):
+            yield EndLine({})
+
+    def step(name: str, total: int | None) -> Advance:
+        told.append(f"{name} of {total}")
+        return lambda more: told.append((name, more))
+
+    assert len(list(tell_steps(lines(), step))) == 151
+    assert told == ["checking tables of 1", "reading", ("checking tables", 1), "rows of None", ("rows", 100)]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import typer
 from holdfast.cli.audit.filters import FilterOptions, takes_filters
 from holdfast.cli.audit.reading import open_lines, open_store
 from holdfast.cli.options import ConfigFile, read_settings
-from holdfast.cli.output import counted, show_count
+from holdfast.cli.output import counted, show_count, show_steps
 from holdfast.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from holdfast.audit.export import Line
     from holdfast.audit.store import CallStory
+    from holdfast.cli.output import Step
 
 
 @takes_filters
@@ -58,14 +59,23 @@ def export(
     if ledger is not None:
         if filters != ANY_CALL:
             raise ConfigurationError("--ledger writes the whole record: filters belong to --flows.")
-        with open_lines(settings, payloads=payloads) as lines, show_count("rows") as advance:
-            _write_ledger(ledger, counted(lines, advance))
+        with open_lines(settings, payloads=payloads) as lines, show_steps() as step:
+            _write_ledger(ledger, tell_steps(lines, step))
         typer.echo(f"written: {ledger}", err=True)
         return
     assert flows is not None  # noqa: S101  one of them is there
     with open_store(settings) as store, show_count("calls") as advance:
         written = _write_flows(flows, settings.cluster, counted(store.iter_calls(filters), advance))
     typer.echo(f"written: {written} calls to {flows}", err=True)
+
+
+def tell_steps(lines: Iterator[Line], step: Step) -> Iterator[Line]:
+    """Yield the lines of an export, and tell of them; before there is a first one, all of a SQLite file is checked."""
+    advance = step("checking tables", 1)
+    first = next(lines)
+    advance(1)
+    yield first
+    yield from counted(lines, step("rows", None))
 
 
 def _write_ledger(file: Path, lines: Iterable[Line]) -> None:
