@@ -191,6 +191,18 @@ def test_an_erasure_that_a_gateway_records_excuses_nothing(site: Site) -> None:
     assert places(report, "payload-missing") == [seq]
 
 
+def test_an_erasure_that_is_recorded_and_was_never_done(aged: Aged) -> None:
+    log = log_of(aged, "gw/1")
+    (seq,) = (seq for seq, leaf in enumerate(aged.leaves(log)) if decode(leaf).record.kind is Kind.OUTCOME)
+    whole = Seen(log=log.origin, size=log.size, root=log.root)
+    redact = Redaction(log=whole, reason="a person asked", payloads=(f"{seq}/response", "no place"))
+    aged.write(Record(kind=Kind.REDACT, at=timestamp(aged.now()), redact=redact), MAINTENANCE)
+    aged.anchor()
+    report = aged.verify()
+    assert (codes(report), report.verdict()) == ({"erasure-unfinished"}, Class.INCOMPLETE)
+    assert places(report, "erasure-unfinished") == [seq, None]
+
+
 def test_a_drop_that_another_cluster_s_command_records(aged: Aged) -> None:
     log = log_of(aged, "gw/1")
     elsewhere = Seen(log=log.origin.replace("/test/", "/else/"), size=log.size, root=log.root)

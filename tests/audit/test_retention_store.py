@@ -54,6 +54,7 @@ from holdfast.audit.store.retention import ERASING, RetentionStore
 from holdfast.audit.store.signed import SignedLogs
 from holdfast.audit.tree import HASH_BYTES, LeafHash, hash_leaf, root_of
 from holdfast.audit.verify import Anchoring, Class, verify_lines
+from holdfast.audit.verify.findings import ERASURE_UNFINISHED
 from holdfast.errors import ConfigurationError, Conflict, HoldfastError, NotFound, Unavailable
 from holdfast.settings import Payloads, Retention
 
@@ -891,12 +892,26 @@ def test_nothing_is_erased_before_it_is_on_record(site: Site, monkeypatch: pytes
         patched.setattr(RetentionStore, "erase", breaking(RetentionStore.erase, "before"))
         with pytest.raises(Killed):
             site.erase(user="alice")
-    assert site.redactions()
-    assert site.verdict() is Class.INTACT
-    recorded = sum(len(told.payloads) for told in site.redactions())
-    assert site.erase(user="alice") == 18 - recorded == 12  # the rest was gone on with
+    recorded = recorded_places(site)
+    assert unfinished_places(site) == recorded
+    assert site.verdict() is Class.INCOMPLETE
+    assert site.erase(user="alice") == 18 - len(recorded) == 12  # the rest was gone on with
     assert site.count("bodies") == 18
     assert site.verdict() is Class.REDACTED
+
+
+def recorded_places(site: Site) -> set[tuple[str, str]]:
+    """The bodies, by log and place, that are on record as erased."""
+    return {(told.log.log, place) for told in site.redactions() for place in told.payloads}
+
+
+def unfinished_places(site: Site) -> set[tuple[str, str]]:
+    """Those of which verify says that they are still there."""
+    told = [finding for finding in site.verify().findings if finding.code is ERASURE_UNFINISHED]
+    places = {(finding.log, finding.what.removeprefix("the body ")) for finding in told}
+    assert len(places) == len(told)
+    assert all(finding.what.startswith(f"the body {finding.seq}/") for finding in told)
+    return places
 
 
 @pytest.mark.parametrize("logs_a_command", [1, 3])
@@ -916,6 +931,8 @@ def test_what_was_recorded_and_not_erased_is_erased_by_the_next_command(
     recorded = sum(len(told.payloads) for told in site.redactions())
     assert (recorded, site.count("bodies")) == (3 if logs_a_command == 1 else 18, 36)
     assert len([log for log in site.logs() if log.replica.endswith(MAINTENANCE)]) >= logs_a_command
+    assert unfinished_places(site) == recorded_places(site)
+    assert site.verdict() is Class.INCOMPLETE
     run(site) if next_command == "retention" else site.erase(user="nobody")
     assert site.count("bodies") == 36 - recorded
     assert sum(len(told.payloads) for told in site.redactions()) == recorded
@@ -1077,8 +1094,14 @@ def test_an_erasure_that_breaks_off_is_gone_on_with(
         patched.setattr(RetentionStore, step, breaking(getattr(RetentionStore, step), when))
         with pytest.raises(Killed):
             outside.erase(user="alice")
-    assert outside.verdict() in {Class.INTACT, Class.REDACTED}
+    recorded = recorded_places(outside)
+    is_recorded_only = (step, when) == ("erase", "before")
+    assert unfinished_places(outside) == (recorded if is_recorded_only else set())
+    assert bool(recorded) == (step != "finish_pieces")
+    expected = (Class.REDACTED if recorded else Class.INTACT) if not is_recorded_only else Class.INCOMPLETE
+    assert outside.verdict() is expected
     outside.finish()
+    assert not unfinished_places(outside)
     outside.erase(user="alice")
     assert outside.pieces is not None
     assert outside.pieces.days() == [OLD, YESTERDAY, TODAY, f"{ERASING}{TODAY}"]
@@ -1095,8 +1118,11 @@ def test_pieces_in_an_object_store_that_is_not_there_are_not_erased(outside: Sit
     with pytest.raises(ConfigurationError, match=r"set audit\.payloads"):
         outside.drop()
     outside.pieces = pieces
-    assert outside.verdict() is Class.INTACT
     assert not [told for told in outside.redactions() if not told.payloads]
+    assert unfinished_places(outside) == recorded_places(outside)
+    assert outside.verdict() is Class.INCOMPLETE
+    outside.finish()
+    assert outside.verdict() is Class.REDACTED
 
 
 # -- the rest ----------------------------------------------------------------------------------------------------

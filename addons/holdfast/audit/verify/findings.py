@@ -81,6 +81,9 @@ CLOCK_STEPPED = Code(Class.CLOCK, "clock-stepped", "the wall clock was set while
 CLOCK_BACK = Code(Class.CLOCK, "clock-back", "a record is older than the one before it")
 OUTCOME_MISSING = Code(Class.INCOMPLETE, "outcome-missing", "a call was begun, and how it ended is not known")
 GAP = Code(Class.INCOMPLETE, "gap", "a gateway went on although the database was not as it had left it")
+ERASURE_UNFINISHED = Code(
+    Class.INCOMPLETE, "erasure-unfinished", "a body is still there, and a record says that it was to be erased"
+)
 PAYLOAD_ERASED = Code(Class.REDACTED, "payload-erased", "a body was erased, and a record says by whom and why")
 LOG_DROPPED = Code(Class.REDACTED, "log-dropped", "a log was dropped by retention; its leaf hashes are kept")
 PAYLOADS_LEFT_OUT = Code(Class.REDACTED, "payloads-left-out", "the export holds no payloads, so none was looked at")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from holdfast.audit.export import Line
     from holdfast.audit.note import Verifier
     from holdfast.audit.verify.examine import Examined
+
+_SEQ = re.compile("[0-9]{1,18}")
 
 
 @dataclass(slots=True)
@@ -209,10 +212,19 @@ def _check_unlisted(state: _State) -> None:
 
 
 def _check_gone(state: _State) -> None:
-    """A body may only be gone when a record says that it was erased."""
+    """A body may only be gone when a record says that it was erased, and then it is."""
+    whole = {log.origin for log in state.shared.logs.values() if not log.is_dropped}
     for code, query in (
         (found.PAYLOAD_MISSING, "SELECT log, place FROM gone EXCEPT SELECT log, place FROM erased"),
         (found.PAYLOAD_ERASED, "SELECT log, place FROM gone INTERSECT SELECT log, place FROM erased"),
+        (found.ERASURE_UNFINISHED, "SELECT log, place FROM erased EXCEPT SELECT log, place FROM gone"),
     ):
         for log, place in state.shared.scratch.select(query):
-            state.shared.report.add(code, f"the body {place}", log, int(place.partition("/")[0]))
+            if code is not found.ERASURE_UNFINISHED or log in whole:
+                state.shared.report.add(code, f"the body {place}", log, _seq(place))
+
+
+def _seq(place: str) -> int | None:
+    """The record that a place names; a record of erasure may name anything."""
+    seq = place.partition("/")[0]
+    return int(seq) if _SEQ.fullmatch(seq) else None

@@ -72,7 +72,8 @@ def verify(
     \b
     The exit code is that of the gravest finding:
       0  intact and anchored      10  altered (it says where)     11  not anchored, or the end is not
-      12 anchors are stale        13  clock anomalies             14  calls without an outcome, gaps
+      12 anchors are stale        13  clock anomalies             14  calls without an outcome, gaps,
+                                                                  erasures that broke off
       15 redacted, with a record  1   it could not be done        2   a setting or file is not as it must be
 
     \b
