@@ -23,7 +23,7 @@ from holdfast.audit.tree import hash_leaf, root_of
 from holdfast.errors import Internal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -36,6 +36,9 @@ DOMAIN = b"holdfast/payload/v1\n"
 COMPRESSION_LEVEL = 3
 SMALLEST_COMPRESSED = 128
 """Below this many bytes compression gains nothing."""
+
+_UNREADABLE = "a stored payload cannot be decompressed"
+_NOT_WHOLE = "a stored payload is longer than a piece may be, or not whole"
 
 
 class Codec(enum.StrEnum):
@@ -117,7 +120,32 @@ def decompress(codec: str, kept: bytes, longest: int = PIECE_BYTES) -> bytes:
     try:
         content = decompressor.decompress(kept, max_length=longest + 1)
     except zstd.ZstdError as error:
-        raise Internal("a stored payload cannot be decompressed") from error
+        raise Internal(_UNREADABLE) from error
     if len(content) > longest or not decompressor.eof or decompressor.unused_data:
-        raise Internal("a stored payload is longer than a piece may be, or not whole")
+        raise Internal(_NOT_WHOLE)
     return content
+
+
+def decompressed(codec: str, kept: bytes, longest: int) -> Iterator[bytes]:
+    """Yield what `decompress` returns, never more than a piece of it in memory; what is kept uncompressed is there.
+
+    Zstandard's window comes on top: 2 MiB as bodies are compressed, and never more than 128 MiB (2^27 bytes). Raises
+    Internal, after some of the bytes perhaps, when what is kept is no such body.
+    """
+    if codec != Codec.ZSTD:
+        yield decompress(codec, kept, longest)
+        return
+    decompressor = zstd.ZstdDecompressor()
+    taken, left = 0, longest
+    try:
+        while left >= 0 and not decompressor.eof and (taken < len(kept) or not decompressor.needs_input):
+            some = kept[taken : taken + PIECE_BYTES] if decompressor.needs_input else b""
+            taken += len(some)
+            content = decompressor.decompress(some, max_length=PIECE_BYTES)
+            left -= len(content)
+            if left >= 0:
+                yield content
+    except zstd.ZstdError as error:
+        raise Internal(_UNREADABLE) from error
+    if left < 0 or not decompressor.eof or decompressor.unused_data or taken < len(kept):
+        raise Internal(_NOT_WHOLE)
