@@ -42,7 +42,15 @@ def parse_receipt(text: str) -> Receipt:
     """Read a header's value; nothing in it is verified. Raises BadNote."""
     match = _RECEIPT.fullmatch(text.strip())
     leaf_hash = decode_base64(match[3]) if match else b""
-    note = decode_base64(match[4]) if match else b""
+    note = _decode_text(match[4]) if match else ""
     if match is None or len(leaf_hash) != HASH_BYTES or not note:
         raise BadNote(f"this is not a receipt: expected the value of an {HEADER} header")
-    return Receipt(Origin(KeyName(match[1])), int(match[2]), LeafHash(leaf_hash), note.decode("utf-8", "replace"))
+    return Receipt(Origin(KeyName(match[1])), int(match[2]), LeafHash(leaf_hash), note)
+
+
+def _decode_text(encoded: str) -> str:
+    """Read base64 of UTF-8; anything else becomes no text."""
+    try:
+        return decode_base64(encoded).decode("utf-8")
+    except UnicodeDecodeError:
+        return ""
