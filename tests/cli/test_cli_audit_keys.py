@@ -149,6 +149,17 @@ def test_accept_lets_a_database_that_was_put_back_be_gone_on_with(world: World) 
     again.close()
 
 
+@pytest.mark.parametrize("reason", ["", " \n", "zur\udcfcck", "\ud800"])
+def test_a_reason_that_no_record_can_tell_changes_nothing(world: World, reason: str) -> None:
+    ledger = open_ledger(world.settings, world.database)
+    ledger.write([entry()])
+    ledger.close()
+    lose_the_end(world, ledger.row)
+    result = run(world, "accept", "--reason", reason, "--yes")
+    assert (result.exit_code, result.stderr.startswith("holdfast: --reason: expected ")) == (2, True)
+    assert not list(world.settings.state_dir.glob("*.gap"))
+
+
 def test_the_record_tells_the_reason_for_a_gap_once(world: World) -> None:
     write_and_lose(world)
     assert run(world, "accept", "--reason", "restored", "--yes").exit_code == 0

@@ -96,11 +96,16 @@ class HeadFile:
         return self._descriptor
 
     def read_gap(self) -> str:
-        """Why the next log need not go on from the head; empty when it must."""
+        """Why the next log need not go on from the head; empty when it must. Raises ConfigurationError."""
         try:
             return self.gap_file.read_text("utf-8").strip()
         except FileNotFoundError:
             return ""
+        except UnicodeDecodeError as error:
+            raise ConfigurationError(
+                f"{self.gap_file}: is not UTF-8 text (byte {error.start}); remove it, or see `holdfast audit accept "
+                "--help`."
+            ) from error
 
     def write_gap(self, reason: str) -> None:
         """Let the next log begin anew, for this reason."""

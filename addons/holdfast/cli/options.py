@@ -47,9 +47,11 @@ def read_settings(config: Path | None) -> Settings:
 
 
 def require_reason(reason: str) -> str:
-    """Return the value of a --reason that goes on record. Raises ConfigurationError when it says nothing."""
+    """Return the value of a --reason that goes on record. Raises ConfigurationError when no record can tell it."""
     if not reason.strip():
         raise ConfigurationError("--reason: expected why; it goes into the record.")
+    if any("\ud800" <= character <= "\udfff" for character in reason):  # what the shell gave was no UTF-8
+        raise ConfigurationError("--reason: expected UTF-8 text; it goes into the record.")
     return reason.strip()
 
 
