@@ -201,6 +201,24 @@ def test_an_erasure_that_is_recorded_and_was_never_done(aged: Aged) -> None:
     report = aged.verify()
     assert (codes(report), report.verdict()) == ({"erasure-unfinished"}, Class.INCOMPLETE)
     assert places(report, "erasure-unfinished") == [seq, None]
+    by = f"by nobody who is named at {timestamp(aged.now())[:10]}T"
+    for told, place in zip(report.findings, redact.payloads, strict=True):
+        assert told.what.startswith(f"the body {place}, {by}")
+        assert told.what.endswith("Z: a person asked")
+
+
+def test_a_reason_without_end(aged: Aged) -> None:
+    log = log_of(aged, "gw/1")
+    whole = Seen(log=log.origin, size=log.size, root=log.root)
+    redact = Redaction(
+        log=whole, reason="a" * 100_000, requested_by="b" * 10, payloads=tuple(f"{seq}/request" for seq in range(500))
+    )
+    aged.write(Record(kind=Kind.REDACT, at=timestamp(aged.now()), redact=redact), MAINTENANCE)
+    aged.anchor()
+    report = aged.verify()
+    assert report.counts == {"erasure-unfinished": 500}
+    assert all(f", by {redact.requested_by} at 2" in finding.what for finding in report.findings)
+    assert max(len(finding.what) for finding in report.findings) < 1100
 
 
 def test_a_drop_that_another_cluster_s_command_records(aged: Aged) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """What record `seq` of the log `source`, of the time `told_at`, says of a log that is dropped."""
+    """What record `seq` of the log `source`, of the time `told_at`, says of a log that is dropped, and why it is."""
 
     size: int
     day: str
@@ -28,6 +28,7 @@ class Drop:
     told_at: str
     source: str
     seq: int
+    why: str
 
     def is_sound(self) -> bool:
         """Whether the log was over when it was dropped, and its day too."""
@@ -39,6 +40,8 @@ def check_dropped(logs: Iterable[LogCheck], told: Mapping[str, Sequence[Drop]]) 
     for log in logs:
         if log.is_dropped:
             drops = [drop for drop in told.get(log.origin, ()) if drop.size == log.size]
+            by = f", {drops[0].why}" if drops else ""
+            log.tell(found.LOG_DROPPED, f"{log.size} records, on {log.line.dropped_at}{by}")
             if not drops:
                 log.tell(found.DROPPED_UNRECORDED, f"on {log.line.dropped_at}")
             for drop in drops:

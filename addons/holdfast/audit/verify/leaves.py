@@ -44,6 +44,8 @@ LEGACY = "legacy/"
 """Logs from before logs were signed are called so, and only those hold leaves of version 1."""
 
 HASHES_A_WRITE = 1000
+WHY_CHARACTERS = 1000
+"""No more is told of why something was erased; the record of that says all of it."""
 
 
 @dataclass(slots=True)
@@ -62,6 +64,7 @@ class Shared:
     """IDs of callers that were remembered lately."""
 
     origins: set[str] = field(default_factory=set)
+    redactions: int = 0
     with_payloads: bool = True
 
 
@@ -187,8 +190,6 @@ class LogCheck:
         self._hashes.clear()
         self._shared.rows.update(records=self._records, bodies=self._bodies, calls=self._calls)
         self._shared.report.leaves += self._records
-        if self.is_dropped:
-            self._shared.report.add(found.LOG_DROPPED, f"{self.size} records, on {self.line.dropped_at}", self.origin)
         if not self.is_legacy and self._signed_size < self.size:
             self.tell(
                 found.UNSIGNED_TAIL, f"its last checkpoint is of size {self._signed_size}, it has {self.size} records"
@@ -375,11 +376,18 @@ class LogCheck:
             self.tell(found.LEAF_PLACE, f"a record of the erasure of {erased.log} is not of this log", leaf.seq)
             return
         self._claim_seen(erased, "redact" if told.payloads else "drop", leaf.seq)
-        for place in told.payloads:
-            self._shared.scratch.add("erased", (erased.log, place))
-        if not told.payloads:
-            drop = Drop(erased.size, told.day, told.until, leaf.time, self.origin, leaf.seq)
+        why = _describe_why(told, leaf.record.at)
+        if told.payloads:
+            self._remember_erased(told, why)
+        else:
+            drop = Drop(erased.size, told.day, told.until, leaf.time, self.origin, leaf.seq, why)
             self._shared.drops.setdefault(erased.log, []).append(drop)
+
+    def _remember_erased(self, told: Redaction, why: str) -> None:
+        self._shared.redactions += 1
+        self._shared.scratch.add("redaction", (self._shared.redactions, why))
+        for place in told.payloads:
+            self._shared.scratch.add("erased", (told.log.log, place, self._shared.redactions))
 
     def _claim_seen(self, seen: Seen, kind: str, seq: int) -> None:
         self._claim(seen.log, seen.size, parse_hash(seen.root), kind, seq)
@@ -390,6 +398,13 @@ def _open(told: CheckpointLine | ExaminedCheckpoint, verifier: Verifier) -> Chec
     if isinstance(told, ExaminedCheckpoint):
         return told.checkpoint if told.verifier == verifier else open_checkpoint(told.line.note, verifier)
     return open_checkpoint(told.note, verifier)
+
+
+def _describe_why(told: Redaction, at: str) -> str:
+    """By whom, when and why it was asked for."""
+    rule = f" (rule {told.rule})" if told.rule else ""
+    why = f"by {told.requested_by or 'nobody who is named'} at {at[:19]}Z: {told.reason}{rule}"
+    return why if len(why) <= WHY_CHARACTERS else f"{why[:WHY_CHARACTERS]}..."
 
 
 def _validity(certificate: Certificate) -> tuple[str, str]:

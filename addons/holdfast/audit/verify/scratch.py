@@ -24,11 +24,21 @@ CREATE TABLE evidence (log TEXT, size INTEGER, root BLOB, kind TEXT, path TEXT, 
 CREATE TABLE claim (log TEXT, size INTEGER, root BLOB, kind TEXT, source TEXT, seq INTEGER, time TEXT, leaf BLOB);
 CREATE TABLE needed (day TEXT, sha256 TEXT, log TEXT, seq INTEGER);
 CREATE TABLE gone (log TEXT, place TEXT);
-CREATE TABLE erased (log TEXT, place TEXT);
+CREATE TABLE erased (log TEXT, place TEXT, redaction INTEGER);
+CREATE TABLE redaction (id INTEGER PRIMARY KEY, why TEXT);
 CREATE TABLE caller (id TEXT);
 CREATE TABLE unlisted (day TEXT, call TEXT, log TEXT, seq INTEGER);
 """
-_COLUMNS = {"evidence": 9, "claim": 8, "needed": 4, "gone": 2, "erased": 2, "caller": 1, "unlisted": 4}
+_COLUMNS = {
+    "evidence": 9,
+    "claim": 8,
+    "needed": 4,
+    "gone": 2,
+    "erased": 3,
+    "redaction": 2,
+    "caller": 1,
+    "unlisted": 4,
+}
 _INSERTS = {name: f"INSERT INTO {name} VALUES ({', '.join('?' * columns)})" for name, columns in _COLUMNS.items()}  # noqa: S608  names of ours
 
 type Row = tuple[Any, ...]

@@ -44,6 +44,11 @@ if TYPE_CHECKING:
     from holdfast.audit.verify.examine import Examined
 
 _SEQ = re.compile("[0-9]{1,18}")
+_ON_RECORD = (
+    "SELECT log, place, why FROM (SELECT log, place, MIN(redaction) AS id FROM erased "
+    "WHERE (log, place) {} (SELECT log, place FROM gone) GROUP BY log, place) JOIN redaction USING (id) "
+    "ORDER BY log, place"
+)
 
 
 @dataclass(slots=True)
@@ -215,13 +220,14 @@ def _check_gone(state: _State) -> None:
     """A body may only be gone when a record says that it was erased, and then it is."""
     whole = {log.origin for log in state.shared.logs.values() if not log.is_dropped}
     for code, query in (
-        (found.PAYLOAD_MISSING, "SELECT log, place FROM gone EXCEPT SELECT log, place FROM erased"),
-        (found.PAYLOAD_ERASED, "SELECT log, place FROM gone INTERSECT SELECT log, place FROM erased"),
-        (found.ERASURE_UNFINISHED, "SELECT log, place FROM erased EXCEPT SELECT log, place FROM gone"),
+        (found.PAYLOAD_MISSING, "SELECT log, place, '' FROM gone EXCEPT SELECT log, place, '' FROM erased"),
+        (found.PAYLOAD_ERASED, _ON_RECORD.format("IN")),
+        (found.ERASURE_UNFINISHED, _ON_RECORD.format("NOT IN")),
     ):
-        for log, place in state.shared.scratch.select(query):
+        for log, place, why in state.shared.scratch.select(query):
             if code is not found.ERASURE_UNFINISHED or log in whole:
-                state.shared.report.add(code, f"the body {place}", log, _seq(place))
+                by = f", {why}" if why else ""
+                state.shared.report.add(code, f"the body {place}{by}", log, _seq(place))
 
 
 def _seq(place: str) -> int | None:
