@@ -236,6 +236,33 @@ def test_rows_and_checkpoints_rolled_back_together(site: Site) -> None:
     assert "an anchor" in report.findings[0].what
 
 
+def test_whoever_knows_that_a_log_was_longer_is_told_once_of_each_sort(site: Site) -> None:
+    log, kept = site.log, 3
+    for number in range(3):
+        site.ledgers["other"].beat()
+        (receipt,) = site.ledgers["gw"].write([entry(b"for a receipt")])
+        assert isinstance(receipt, Receipt)
+        (site.anchors / f"{number}.receipt").write_text(receipt.header())
+        site.anchor()
+    size, other = site.log.size, site.named("other")
+    peer = f"record {other.size - 1} of {other.origin}"
+    checkpoints = site.execute(
+        "UPDATE checkpoints SET note = note WHERE log = :log AND size > :kept", log=log.id, kept=kept
+    )
+    site.drop_from(log, kept)
+    site.relink(log, kept)
+    report = site.verify()
+    more = f" (more of this sort that know of more than {kept}: "
+    assert sorted(finding.what for finding in report.findings if finding.code.name == "truncated") == [
+        f"it has {kept} records; a caller's receipt ({site.anchors / '2.receipt'}) knows of {size}{more}2)",
+        f"it has {kept} records; an anchor ({site.anchors / 'file.notes'}) knows of {size}{more}3)",
+        f"it has {kept} records; another log ({peer}) knows of {size - 1}{more}2)",
+        f"it has {kept} records; its own checkpoint knows of {size}{more}{checkpoints - 1})",
+    ]
+    assert report.counts == {"truncated": 4, "receipt-broken": 3}
+    assert report.verdict() is Class.ALTERED
+
+
 def test_a_clean_rollback_is_not_seen_without_anchors_and_so_never_intact(site: Site) -> None:
     log, seq = site.log, site.find(site.log, Kind.INTENT)
     site.drop_from(log, seq)

@@ -6,6 +6,7 @@ dropped it), and from outside. One pass over a log's leaf hashes, in order of si
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -49,6 +50,13 @@ class Claim:
     source: str
     seq: int
     leaf: bytes | None
+
+    @property
+    def teller(self) -> str:
+        """Who says so, as one of a few: the log, other logs, anchors or receipts."""
+        if self.kind in _OWN:
+            return "own"
+        return self.kind if self.kind in _OUTSIDE else "log"
 
     def told(self) -> str:
         """Who says so."""
@@ -94,9 +102,12 @@ class _Tree:
 def _check_log(log: LogCheck, scratch: Scratch) -> None:
     tree = _Tree(scratch.read_hashes(log.line.id))
     good, is_broken = 0, False
+    beyond: dict[str, Claim] = {}
+    tellers: Counter[str] = Counter()
     for claim in _claims(scratch, log.origin):
         if claim.size > log.size:
-            log.tell(found.TRUNCATED, f"it has {log.size} records; {claim.told()} knows of {claim.size}")
+            beyond[claim.teller] = claim  # the largest comes last
+            tellers[claim.teller] += 1
             holds = False
         else:
             holds = tree.root_at(claim.size) == claim.root
@@ -109,6 +120,14 @@ def _check_log(log: LogCheck, scratch: Scratch) -> None:
             _tell_mismatch(log, claim)
         if claim.leaf is not None:
             _check_receipt(log, claim, holds, scratch)
+    for teller, claim in beyond.items():
+        _tell_truncated(log, claim, tellers[teller] - 1)
+
+
+def _tell_truncated(log: LogCheck, largest: Claim, others: int) -> None:
+    """Every checkpoint, anchor or peer since then knows that the log was longer; one of each sort says how long."""
+    more = f" (more of this sort that know of more than {log.size}: {others})" if others else ""
+    log.tell(found.TRUNCATED, f"it has {log.size} records; {largest.told()} knows of {largest.size}{more}")
 
 
 def _tell_mismatch(log: LogCheck, claim: Claim) -> None:
