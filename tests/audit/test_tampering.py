@@ -306,6 +306,20 @@ def test_a_log_signed_again_with_another_key(site: Site) -> None:
     assert codes(site.verify()) == {"checkpoint-bad", "unsigned-tail", "forked"}
 
 
+def test_checkpoints_before_the_last_one_only_place_what_is_altered(site: Site) -> None:
+    """The last one covers all leaves; that others are missing is no finding."""
+    for log in (site.log, site.named("other")):
+        deleted = site.execute("DELETE FROM checkpoints WHERE log = :log AND size < :size", log=log.id, size=log.size)
+        assert deleted > 2
+    assert codes(site.verify()) == set()
+    log, seq = site.log, site.find(site.log, Kind.OUTCOME)
+    site.edit(log, seq, lambda told: msgspec.structs.replace(told, bytes_down=1))
+    site.relink(log, seq)
+    report = site.verify()
+    assert codes(report) == {"leaf-altered", "forked"}
+    assert f"between records 0 and {log.size - 1}" in {finding.what for finding in report.findings}
+
+
 def test_an_old_checkpoint_as_the_latest(site: Site) -> None:
     log = site.log
     site.execute(

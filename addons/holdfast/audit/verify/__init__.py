@@ -13,6 +13,13 @@ chains     the logs of one replica, one after another
 dropped    logs that retention dropped, held against the records of that
 anchored   how far each log is known outside the database
 verifier   the order of it all
+
+Checkpoints that are missing before a log's last one are no finding. The last one covers all of the log's leaves: no
+leaf can be changed, removed or put elsewhere without another root. Every earlier root follows from the leaves, and
+what reached somewhere else (anchors, receipts, records of other logs) brings its own size and root to be held against
+them. All that the earlier ones add is how narrowly an altered leaf is placed: between the last of them that still
+holds and the next. So retention keeps the last one alone of a log that it drops. One that is there and is not good is
+a finding (`checkpoint-bad`, `leaf-altered`), and so is a log that goes on beyond its last one (`unsigned-tail`).
 """
 
 from importlib import import_module
