@@ -296,14 +296,14 @@ def test_a_table_that_lacks_a_column(site: Site) -> None:
     assert replaced(site.verify()) == {"caller_claims: found table without value, expected a table of its own"}
 
 
-@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_virtual_table_in_the_place_of_a_table(site: Site) -> None:
     site.execute("DROP TABLE caller_claims")
     site.execute("CREATE VIRTUAL TABLE caller_claims USING fts5 (name, value, caller)")
     assert "caller_claims: found virtual table, expected a table of its own" in replaced(site.verify())
 
 
-@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_trigger_on_a_view_does_not_make_it_a_table(site: Site) -> None:
     site.execute("DROP TABLE caller_claims")
     site.execute(f"CREATE VIEW caller_claims AS {ENDLESS.format('name', 'value', 'caller')}")
@@ -311,7 +311,7 @@ def test_a_trigger_on_a_view_does_not_make_it_a_table(site: Site) -> None:
     assert replaced(site.verify()) == {"caller_claims: found view, expected a table of its own"}
 
 
-@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
 def test_a_materialized_view_in_the_place_of_a_table(site: Site) -> None:
     site.execute("ALTER TABLE caller_claims RENAME TO hidden")
     site.execute("CREATE MATERIALIZED VIEW caller_claims AS SELECT * FROM hidden")
@@ -338,7 +338,7 @@ def test_an_export_with_empty_lines(site: Site, space: bytes) -> None:
             list(examined_lines(file, site.root))
 
 
-@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_an_index_that_has_other_rows_than_its_table(site: Site, tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "audit.db", isolation_level=None)) as file:
         index = file.execute("SELECT * FROM sqlite_master WHERE name = 'calls_by_time'").fetchone()
