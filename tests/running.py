@@ -13,14 +13,23 @@ import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from holdfast.audit.payload import decompress
 from holdfast.identity.dev_issuer import DevIssuer
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 POLICIES = Path(__file__).parents[1] / "policies"
 ISSUER = "https://issuer.test"
 AUDIENCE = "holdfast"
+
+
+def trusted_issuer(url: str = ISSUER, audiences: Sequence[str] = (AUDIENCE,), **more: Any) -> dict[str, Any]:
+    """An entry of `identity.jwt`: users and groups as the claims `sub` and `groups` name them; `more` of the issuer."""
+    mappings = {name: {"claim": claim, "prefix": ""} for name, claim in (("username", "sub"), ("groups", "groups"))}
+    return {"issuer": {"url": url, "audiences": list(audiences), **more}, "claimMappings": mappings}
 
 
 def read_stored(database: Path) -> dict[str, bytes]:
@@ -86,7 +95,7 @@ class RunningGateway:
                 "certificateAuthority": str(self.upstream.ca_file),
                 "tokenFile": str(self.token_file),
             },
-            "identity": {"issuers": [{"url": ISSUER, "audiences": [AUDIENCE], "jwksFile": "jwks.json"}]},
+            "identity": {"jwt": [trusted_issuer(url=ISSUER, audiences=[AUDIENCE], jwksFile="jwks.json")]},
             "policies": [str(path) for path in self.policies],
             "approvals": {"port": approvals_port, "embedded": False},
         }

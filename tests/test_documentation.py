@@ -23,7 +23,7 @@ PACKAGE = README.parent / "addons" / "holdfast"
 
 
 def every_setting(model: type[BaseModel] = Settings, path: tuple[str, ...] = ()) -> Iterator[str]:
-    """Dotted camelCase names of the values in the file, those in lists too: `identity.issuers.url`."""
+    """Dotted camelCase names of the values in the file, those in lists too: `identity.jwt.issuer.url`."""
     for name, field in model.model_fields.items():
         here = (*path, field.alias or name)
         sections = list(find_sections(field.annotation))
@@ -58,7 +58,7 @@ def require_all(names: Iterable[str], shapes: str) -> None:
 
 
 def test_the_walk_sees_settings_at_every_depth() -> None:
-    assert {"cluster", "listen.certificateAuthority", "identity.issuers.jwksFile"} <= set(every_setting())
+    assert {"cluster", "listen.certificateAuthority", "identity.jwt.issuer.jwksFile"} <= set(every_setting())
 
 
 def test_every_setting_is_documented() -> None:

@@ -9,14 +9,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from holdfast.errors import ConfigurationError
-from holdfast.settings import ENVIRONMENT_VARIABLE, Settings, load_settings, read_yaml
+from holdfast.settings import ENVIRONMENT_VARIABLE, Settings, load_settings
+from holdfast.settings.section import read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 UPSTREAM = {"server": "https://api:6443", "certificateAuthority": "ca.crt", "tokenFile": "token"}
 ISSUER = {"url": "https://issuer.test", "audiences": ["holdfast"]}
-SMALLEST: dict[str, Any] = {"upstream": UPSTREAM, "identity": {"issuers": [ISSUER]}, "policies": ["p.yaml"]}
+MAPPINGS = {"username": {"claim": "sub", "prefix": ""}}
+SMALLEST: dict[str, Any] = {
+    "upstream": UPSTREAM,
+    "identity": {"jwt": [{"issuer": ISSUER, "claimMappings": MAPPINGS}]},
+    "policies": ["p.yaml"],
+}
 
 type Load = Callable[[object], Settings]
 
@@ -41,7 +47,7 @@ def changed(section: str, **values: object) -> dict[str, Any]:
 
 def issuer(**values: object) -> dict[str, Any]:
     """The smallest settings with another issuer."""
-    return {**SMALLEST, "identity": {"issuers": [{**ISSUER, **values}]}}
+    return {**SMALLEST, "identity": {"jwt": [{"issuer": {**ISSUER, **values}, "claimMappings": MAPPINGS}]}}
 
 
 def test_the_smallest_file_is_enough_and_paths_are_relative_to_its_folder(load: Load, tmp_path: Path) -> None:
@@ -79,7 +85,7 @@ def test_the_environment_names_the_file(load: Load, tmp_path: Path, monkeypatch:
         (changed("listen", Port=1), "listen.Port: there is no such key"),
         ({**SMALLEST, "state_dir": "x"}, "state_dir: there is no such key"),
         ({"identity": SMALLEST["identity"], "policies": ["p"]}, "upstream: is missing"),
-        (issuer(audiences=[]), "identity.issuers.0.audiences: found []"),
+        (issuer(audiences=[]), "identity.jwt.0.issuer.audiences: found []"),
         ({**SMALLEST, "policies": []}, "policies: found []"),
         (changed("listen", port="many"), "listen.port: found 'many'"),
         (changed("listen", port=70000), "listen.port: found 70000"),

@@ -95,6 +95,8 @@ class Identity:
     issuer: str
     username: str
     groups: tuple[str, ...] = ()
+    uid: str = ""
+    extra: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     claims: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     expires_at: float = 0.0
 

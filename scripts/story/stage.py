@@ -232,8 +232,18 @@ class Stage:
             "listen": {"port": port},
             "upstream": {"server": server, "certificateAuthority": str(authority), "tokenFile": str(token_file)},
             "identity": {
-                "issuers": [
-                    {"url": self.issuer_url, "audiences": [AUDIENCE], "certificateAuthority": str(self._issuer_ca)}
+                "jwt": [
+                    {
+                        "issuer": {
+                            "url": self.issuer_url,
+                            "audiences": [AUDIENCE],
+                            "certificateAuthorityFile": str(self._issuer_ca),
+                        },
+                        "claimMappings": {
+                            "username": {"claim": "sub", "prefix": ""},
+                            "groups": {"claim": "groups", "prefix": ""},
+                        },
+                    }
                 ]
             },
             "policies": [

@@ -22,7 +22,7 @@ from holdfast.cli.application import app
 from holdfast.database import Database
 from holdfast.migrations import VERSION_TABLE
 from recording_upstream import TOKEN
-from running import RunningGateway, Upstream
+from running import RunningGateway, Upstream, trusted_issuer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -135,7 +135,7 @@ def be_anonymous(site: Site) -> None:
 
 def unreachable_issuer(site: Site) -> None:
     url = f"https://127.0.0.1:{free_port()}"
-    site.configure("identity", issuers=[{"url": url, "audiences": ["a"]}])
+    site.configure("identity", jwt=[trusted_issuer(url=url, audiences=["a"])])
 
 
 def block_state_folder(site: Site) -> None:
@@ -150,13 +150,13 @@ FAULTS: dict[str, tuple[Callable[[Site], object], str]] = {
     "no file": (lambda site: site.gateway.config_file.unlink(), "cannot be read"),
     "an unknown key": (lambda site: site.set(listn={}), "listn: there is no such key"),
     "a wrong type": (lambda site: site.configure("listen", port="many"), "listen.port: found 'many'; expected"),
-    "a missing section": (lambda site: site.set(identity={}), "identity.issuers: is missing"),
+    "a missing section": (lambda site: site.set(identity={}), "identity: found {}; expected: jwt"),
     "two credentials": (lambda site: site.configure("upstream", clientCertificate="x", clientKey="y"), "credential"),
     "a missing policy file": (lambda site: site.set(policies=["none.yaml"]), "none.yaml"),
     "a bad policy": (lambda site: site.set(policies=[write(site, "p.yaml", "kind: Policy\nrules: 5\n")]), "p.yaml"),
     "an issuer that cannot be reached": (unreachable_issuer, "https://127.0.0.1:"),
     "a missing JWKS file": (
-        lambda site: site.configure("identity", issuers=[{"url": "https://i", "audiences": ["a"], "jwksFile": "no"}]),
+        lambda site: site.configure("identity", jwt=[trusted_issuer(url="https://i", audiences=["a"], jwksFile="no")]),
         "no",
     ),
     "an upstream that cannot be reached": (

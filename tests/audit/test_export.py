@@ -33,7 +33,7 @@ from holdfast.audit.store.export import export_lines
 from holdfast.audit.verify import Anchoring, Class, verify_lines
 from holdfast.database import Database, metadata
 from holdfast.errors import ConfigurationError
-from holdfast.settings import Payloads
+from holdfast.settings.audit import Payloads
 
 if TYPE_CHECKING:
     from pathlib import Path

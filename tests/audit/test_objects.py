@@ -25,7 +25,7 @@ from holdfast.audit.store.export import export_lines
 from holdfast.audit.verify import Anchoring, Report, verify_lines
 from holdfast.certificates import make_authority
 from holdfast.errors import ConfigurationError, NotFound, Unavailable
-from holdfast.settings import Payloads
+from holdfast.settings.audit import Payloads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

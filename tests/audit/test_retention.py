@@ -33,7 +33,7 @@ from holdfast.audit.retention import (
     read_rules,
 )
 from holdfast.audit.store import LogRow
-from holdfast.settings import PayloadRetention, Retention
+from holdfast.settings.audit import PayloadRetention, Retention
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -56,7 +56,7 @@ from holdfast.audit.tree import HASH_BYTES, LeafHash, hash_leaf, root_of
 from holdfast.audit.verify import Anchoring, Class, verify_lines
 from holdfast.audit.verify.findings import ERASURE_UNFINISHED
 from holdfast.errors import ConfigurationError, Conflict, HoldfastError, NotFound, Unavailable
-from holdfast.settings import Payloads, Retention
+from holdfast.settings.audit import Payloads, Retention
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

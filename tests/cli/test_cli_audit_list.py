@@ -32,7 +32,7 @@ from holdfast.cli.audit.filters import Verdict
 from holdfast.cli.audit.reader_role import reader_role
 from holdfast.cli.options import parse_since
 from holdfast.replay.story import export_row
-from holdfast.settings import Audit
+from holdfast.settings.audit import Audit
 from replay.stories import allowed_call, audit_id, held_call, record, refused_call, streamed_call
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from holdfast.audit.store import AuditStore, Filters, LedgerStore
 from holdfast.audit.store.retention import RetentionStore
 from holdfast.cli import app
 from holdfast.cli.audit.retention import compile_test
-from holdfast.settings import PayloadRetention
+from holdfast.settings.audit import PayloadRetention
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from holdfast.cli import app
 from holdfast.identity.authenticator import Authenticator
-from holdfast.settings import IdentitySection
+from holdfast.settings.identity import IdentitySection
+from running import trusted_issuer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,8 +53,8 @@ def mint(state_dir: Path, *arguments: str) -> str:
 
 async def test_a_gateway_that_trusts_it_knows_the_tokens_owner(state_dir: Path) -> None:
     url = (state_dir / "url").read_text().strip()
-    issuer = {"url": url, "audiences": ["holdfast"], "certificateAuthority": state_dir / "ca.crt"}
-    authenticator = Authenticator(IdentitySection.model_validate({"issuers": [issuer]}))
+    issuer = {"url": url, "audiences": ["holdfast"], "certificateAuthorityFile": state_dir / "ca.crt"}
+    authenticator = Authenticator(IdentitySection.model_validate({"jwt": [trusted_issuer(**issuer)]}))
     await authenticator.start()
     token = mint(state_dir, "--user", "alice", "--group", "platform", "--group", "sre")
     identity = await authenticator.authenticate(f"Bearer {token}")

@@ -25,7 +25,7 @@ from holdfast.audit.trees import LedgerTrees
 from holdfast.certificates import make_authority, write_private
 from holdfast.cli import app
 from holdfast.cli.checks import judge_skew
-from holdfast.settings import Witness
+from holdfast.settings.audit import Witness
 from witness.witnessing import cosigned_in, running_witness
 
 if TYPE_CHECKING:

@@ -28,7 +28,10 @@ cluster: testing
 stateDir: state
 upstream: {server: "https://127.0.0.1:1", certificateAuthority: listener.crt, tokenFile: gateway.token}
 listen: {certificate: listener.crt, privateKey: listener.key, certificateAuthority: ca.crt}
-identity: {issuers: [{url: "https://issuer.test", audiences: [holdfast], jwksFile: jwks.json}]}
+identity:
+  jwt:
+  - issuer: {url: "https://issuer.test", audiences: [holdfast], jwksFile: jwks.json}
+    claimMappings: {username: {claim: sub, prefix: ""}, groups: {claim: groups, prefix: ""}}
 policies: [policy.yaml]
 approvals: {port: 0}
 """

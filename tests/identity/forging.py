@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from holdfast.identity.keys import parse_key_set
-from holdfast.settings import Issuer
+from holdfast.identity.mapping import UserMapper
+from holdfast.settings.identity import Issuer, JWTAuthenticator
 
 NOW = 1_800_000_000
 ALGORITHMS = ("RS256", "ES256")
@@ -91,7 +92,22 @@ def heading(key: PrivateKey | bytes = EC_1, **parameters: Any) -> str:
     return seal(header_with(**parameters), claims_with(), key)
 
 
-ISSUER = Issuer(url="https://issuer.example", audiences=("holdfast", "holdfast-ci"), max_lifetime_seconds=3600)
+ISSUER = Issuer(
+    url="https://issuer.example",
+    audiences=("holdfast", "holdfast-ci"),
+    audience_match_policy="MatchAny",
+    algorithms=ALGORITHMS,
+    max_lifetime_seconds=3600,
+)
+MAPPINGS = {"username": {"claim": "sub", "prefix": ""}, "groups": {"claim": "groups", "prefix": ""}}
+
+
+def trusting(issuer: Issuer = ISSUER, mappings: dict[str, Any] | None = None, **rules: Any) -> UserMapper:
+    """What maps the users of an issuer; mappings and rules are written as in a settings file."""
+    parts = {"issuer": issuer, "claimMappings": {**MAPPINGS, **(mappings or {})}, **rules}
+    return UserMapper(JWTAuthenticator.model_validate(parts))
+
+
 JWKS = {
     "keys": [
         public_jwk(EC_1, kid="ec-1", alg="ES256", use="sig"),

@@ -11,16 +11,17 @@ from holdfast.errors import ConfigurationError, Unauthorized
 from holdfast.identity.dev_issuer import DevIssuer, serve_dev_issuer
 from holdfast.identity.keys import parse_key_set
 from holdfast.identity.token import parse_token, verify_token
-from holdfast.settings import Issuer
+from holdfast.settings.identity import Issuer
+from identity.forging import trusting
 
 NOW = 1_800_000_000
 URL = "https://issuer.example"
 
 
 def verify(issuer: DevIssuer, token: str, now: float = NOW):
-    settings = Issuer(url=issuer.url, audiences=("holdfast",))
+    mapper = trusting(Issuer(url=issuer.url, audiences=("holdfast",)))
     document = httpx.Response(200, json=issuer.jwks()).content
-    return verify_token(parse_token(token), settings, parse_key_set(document, settings.algorithms), now)
+    return verify_token(parse_token(token), mapper, parse_key_set(document, mapper.issuer.algorithms), now)
 
 
 async def post(issuer: DevIssuer, **request_body) -> httpx.Response:

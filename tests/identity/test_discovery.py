@@ -15,7 +15,7 @@ from holdfast.errors import ConfigurationError
 from holdfast.identity import discovery
 from holdfast.identity.dev_issuer import DevIssuer
 from holdfast.identity.discovery import MAX_DOCUMENT_BYTES, METADATA_PATH, choose_loader, discover_jwks, read_jwks_file
-from holdfast.settings import Issuer
+from holdfast.settings.identity import Issuer
 
 
 class OddIssuer(DevIssuer):
@@ -44,7 +44,7 @@ class OddServer(DevIssuer):
 
 
 def settings_for(url: str, certificate: object) -> Issuer:
-    return Issuer(url=url, audiences=("holdfast",), certificate_authority=certificate)
+    return Issuer(url=url, audiences=("holdfast",), certificate_authority_file=certificate)
 
 
 async def fault_of(url: str, authority: object) -> str:
@@ -138,7 +138,7 @@ async def test_a_certificate_of_an_unknown_authority_is_not_trusted(serve):
     async with serve(issuer):
         fault = await fault_of(issuer.url, None)
     assert "its certificate is not trusted" in fault
-    assert "set certificateAuthority to its CA" in fault
+    assert "set certificateAuthority or certificateAuthorityFile to its CA" in fault
 
 
 async def test_a_certificate_for_another_name_is_not_trusted(serve, serving_certificate):
@@ -185,7 +185,7 @@ async def test_an_authority_that_cannot_be_read_is_one_sentence(tmp_path, conten
     if content is not None:
         authority.write_bytes(content)
     fault = await fault_of("https://127.0.0.1:1", authority)
-    assert f"certificateAuthority {authority} cannot be read" in fault
+    assert f"certificateAuthorityFile {authority} cannot be read" in fault
 
 
 async def test_an_issuer_on_this_machine_is_reached_past_any_proxy(monkeypatch, serve, serving_certificate):

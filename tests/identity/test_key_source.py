@@ -66,7 +66,10 @@ async def test_the_start_reads_the_keys(source, publisher):
     [
         ((), r"has no usable key: it publishes none\."),
         (({"kty": "oct", "k": "c2VjcmV0"},), r"has no usable key: key 1: is a symmetric or private key\."),
-        (({"kty": "OKP"}, None), r"key 1: is neither RSA nor EC on P-256; key 2: is not an object\."),
+        (
+            ({"kty": "OKP"}, None),
+            r"key 1: is neither RSA, nor EC on P-256, P-384, P-521, nor Ed25519; key 2: is not an object\.",
+        ),
     ],
 )
 async def test_a_start_without_a_usable_key_says_why(clock, keys, fault):

@@ -38,17 +38,20 @@ from identity.forging import (
     public_pem,
     seal,
     sign,
+    trusting,
 )
 
 if TYPE_CHECKING:
     from holdfast.exchange import Identity
+    from holdfast.identity.mapping import UserMapper
 
+TRUSTED = trusting()
 GOOD = claiming()
 HEADER, PAYLOAD, SIGNATURE = GOOD.split(".")
 
 
-def verify(text: str, issuer=ISSUER, keys=KEYS, now: float = NOW) -> Identity:
-    return verify_token(parse_token(text), issuer, keys, now)
+def verify(text: str, mapper: UserMapper = TRUSTED, keys=KEYS, now: float = NOW) -> Identity:
+    return verify_token(parse_token(text), mapper, keys, now)
 
 
 def unsigned(header: bytes) -> str:
@@ -360,48 +363,50 @@ def test_claims_are_immutable_all_the_way_down():
 
 
 def test_prefixes_and_claim_names_are_the_issuers():
-    issuer = ISSUER.model_copy(
-        update={"username_claim": "email", "username_prefix": "oidc:", "groups_claim": "roles", "groups_prefix": "g:"}
+    mapper = trusting(
+        mappings={"username": {"claim": "email", "prefix": "oidc:"}, "groups": {"claim": "roles", "prefix": "g:"}}
     )
-    identity = verify(claiming(email="ada@example.com", roles=["dev"]), issuer)
+    identity = verify(claiming(email="ada@example.com", roles=["dev"]), mapper)
     assert (identity.username, identity.groups) == ("oidc:ada@example.com", ("g:dev",))
 
 
 def test_a_prefix_takes_the_force_out_of_a_reserved_name():
-    issuer = ISSUER.model_copy(update={"username_prefix": "ci:", "groups_prefix": "ci:"})
-    identity = verify(claiming(sub="system:admin", groups=["system:masters"]), issuer)
+    mapper = trusting(
+        mappings={"username": {"claim": "sub", "prefix": "ci:"}, "groups": {"claim": "groups", "prefix": "ci:"}}
+    )
+    identity = verify(claiming(sub="system:admin", groups=["system:masters"]), mapper)
     assert (identity.username, identity.groups) == ("ci:system:admin", ("ci:system:masters",))
 
 
 def test_a_name_cannot_complete_a_prefix_into_a_reserved_one():
-    issuer = ISSUER.model_copy(update={"username_prefix": "sys"})
+    mapper = trusting(mappings={"username": {"claim": "sub", "prefix": "sys"}})
     with pytest.raises(Unauthorized) as refusal:
-        verify(claiming(sub="tem:admin"), issuer)
+        verify(claiming(sub="tem:admin"), mapper)
     assert refusal.value.why == "reserved_name"
 
 
 @pytest.mark.parametrize(("verified", "accepted"), [(True, True), (DROPPED, True), (False, False), ("true", False)])
 def test_an_email_names_a_user_unless_the_issuer_says_it_is_unverified(verified, accepted):
-    issuer = ISSUER.model_copy(update={"username_claim": "email"})
+    mapper = trusting(mappings={"username": {"claim": "email", "prefix": ""}})
     token = claiming(email="ada@example.com", email_verified=verified)
     if accepted:
-        assert verify(token, issuer).username == "ada@example.com"
+        assert verify(token, mapper).username == "ada@example.com"
         return
     with pytest.raises(Unauthorized) as refusal:
-        verify(token, issuer)
+        verify(token, mapper)
     assert refusal.value.why == "email_not_verified"
 
 
 def test_an_algorithm_counts_only_where_the_issuer_allows_it():
-    issuer = ISSUER.model_copy(update={"algorithms": ("RS256",)})
+    mapper = trusting(ISSUER.model_copy(update={"algorithms": ("RS256",)}))
     with pytest.raises(Unauthorized) as refusal:
-        verify(GOOD, issuer)
+        verify(GOOD, mapper)
     assert refusal.value.why == "alg_not_allowed"
 
 
 def test_a_token_is_never_verified_with_the_keys_of_another_issuer():
     with pytest.raises(Unauthorized) as refusal:
-        verify(GOOD, ISSUER.model_copy(update={"url": "https://other.example"}))
+        verify(GOOD, trusting(ISSUER.model_copy(update={"url": "https://other.example"})))
     assert refusal.value.why == "unknown_issuer"
 
 

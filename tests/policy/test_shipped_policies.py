@@ -14,7 +14,7 @@ from holdfast.masking.plan import Plan, compile_plan
 from holdfast.policy.authorizer import load_policies
 from holdfast.policy.cases import CasesFile, run_cases
 from holdfast.policy.rules import read_policy
-from holdfast.settings import parse_model, read_yaml
+from holdfast.settings.section import parse_model, read_yaml
 
 FOLDER = Path(__file__).parents[2] / "policies"
 FILES = sorted(file for file in FOLDER.glob("*.yaml") if not file.name.endswith(".cases.yaml"))

@@ -45,7 +45,7 @@ from holdfast.audit.note import (
 )
 from holdfast.certificates import write_private
 from holdfast.errors import ConfigurationError
-from holdfast.settings import read_file
+from holdfast.settings.section import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

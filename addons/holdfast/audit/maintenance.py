@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from holdfast.audit.erasing import Eraser
     from holdfast.audit.retention import PayloadRule, StoredBody, Wanted
     from holdfast.audit.store.retention import RetentionStore
-    from holdfast.settings import Retention
+    from holdfast.settings.audit import Retention
 
     type Advance = Callable[[int], None]
 

@@ -30,7 +30,7 @@ from obstore.store import LocalStore, S3Store
 from holdfast.audit.payload import PIECE_BYTES
 from holdfast.audit.s3 import first_line, read_key
 from holdfast.errors import ConfigurationError, NotFound, Unavailable
-from holdfast.settings import read_file
+from holdfast.settings.section import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from obstore.store import S3Credential
 
-    from holdfast.settings import Payloads
+    from holdfast.settings.audit import Payloads
 
 _OPEN = os.O_RDONLY | os.O_NONBLOCK
 _NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}

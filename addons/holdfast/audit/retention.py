@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from holdfast.audit.record import Leaf
-    from holdfast.settings import PayloadRetention, Retention
+    from holdfast.settings.audit import PayloadRetention, Retention
 
     type CallTest = Callable[[CallRow], bool]
 

@@ -5,6 +5,7 @@ None of them raises, changes anything, or shows a secret.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import ssl
@@ -29,8 +30,9 @@ from holdfast.credential.probe import probe_upstream
 from holdfast.credential.sources import open_source
 from holdfast.database import Database
 from holdfast.errors import ConfigurationError, HoldfastError, Unavailable
-from holdfast.identity.discovery import METADATA_PATH, choose_loader
+from holdfast.identity.discovery import choose_loader, metadata_url, open_trust
 from holdfast.identity.keys import parse_key_set
+from holdfast.identity.mapping import UserMapper
 from holdfast.masking.plan import compile_plan
 from holdfast.policy.authorizer import load_policies
 
@@ -39,7 +41,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.audit.keys import Certificate
-    from holdfast.settings import Bucket, Issuer, Settings, Timestamp, Witness
+    from holdfast.settings import Settings
+    from holdfast.settings.audit import Bucket, Timestamp, Witness
+    from holdfast.settings.identity import Issuer, JWTAuthenticator
 
 TIMEOUT_SECONDS = 5
 RENEW_DAYS = 30
@@ -342,10 +346,12 @@ def _check_timestamp(settings: Timestamp) -> Check:
     return ok(name, f"stamps what its authority vouches for, and {settings.folder} can be written")
 
 
-async def check_issuer(issuer: Issuer) -> Check:
-    """One issuer: its keys can be read and used, and its clock agrees with ours."""
+async def check_issuer(trusted: JWTAuthenticator) -> Check:
+    """One issuer: its expressions compile, its keys can be read and used, and its clock agrees with ours."""
+    issuer = trusted.issuer
     name = f"issuer {issuer.url}"
     try:
+        UserMapper(trusted)
         keys = parse_key_set(await choose_loader(issuer)(), issuer.algorithms)
     except ConfigurationError as error:
         return fail(name, str(error), "its callers are refused, and the gateway does not start")
@@ -372,9 +378,9 @@ def judge_skew(name: str, found: str, skew: float | None) -> Check:
 async def _ask_skew(issuer: Issuer) -> float | None:
     """Seconds that the issuer's Date header (RFC 9110 section 6.6.1) is ahead of us; None without one."""
     try:
-        context = ssl.create_default_context(cafile=issuer.certificate_authority)
+        context = await asyncio.to_thread(open_trust, issuer)
         async with httpx.AsyncClient(verify=context, timeout=TIMEOUT_SECONDS) as client:
-            response = await client.head(issuer.url.rstrip("/") + METADATA_PATH)
+            response = await client.head(metadata_url(issuer))
         return parsedate_to_datetime(response.headers["date"]).timestamp() - time.time()
     except (httpx.HTTPError, OSError, KeyError, ValueError):
         return None

@@ -54,7 +54,7 @@ async def _check_all(config: Path | None) -> list[Check]:
         checks.check_keys(settings),
         checks.check_payloads(settings),
         *checks.check_anchors(settings),
-        *[await checks.check_issuer(issuer) for issuer in settings.identity.issuers],
+        *[await checks.check_issuer(trusted) for trusted in settings.identity.jwt],
         await checks.check_upstream(settings),
         await checks.check_approvals(settings),
     ]

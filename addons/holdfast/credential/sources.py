@@ -15,7 +15,7 @@ import tempfile
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from cryptography import x509
@@ -24,7 +24,10 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from holdfast.errors import ConfigurationError
-from holdfast.settings import Upstream, read_file, read_yaml
+from holdfast.settings.section import read_file, read_yaml
+
+if TYPE_CHECKING:
+    from holdfast.settings import Upstream
 
 REREAD_SECONDS = 5.0
 """How soon a rotated token is noticed."""

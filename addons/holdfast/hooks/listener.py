@@ -12,7 +12,7 @@ from cryptography import x509
 
 from holdfast.certificates import Authority, make_authority, write_private
 from holdfast.errors import ConfigurationError
-from holdfast.settings import read_file
+from holdfast.settings.section import read_file
 
 if TYPE_CHECKING:
     from holdfast.settings import Settings

@@ -9,26 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from holdfast.errors import ConfigurationError, Unauthorized
+from holdfast.errors import Unauthorized
 from holdfast.exchange import Identity
-from holdfast.identity.discovery import choose_loader
+from holdfast.identity.discovery import IssuerDown, choose_loader
 from holdfast.identity.key_source import KeySource
 from holdfast.identity.keys import KeySet
+from holdfast.identity.mapping import UserMapper
 from holdfast.identity.token import UnverifiedToken, parse_token, verify_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from holdfast.settings import IdentitySection
+    from holdfast.settings.identity import IdentitySection
 
 SCHEME = "Bearer "
 MAX_REMEMBERED = 10_000
 REMEMBER_SECONDS = 300.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +48,31 @@ class Authenticator:
     """Every trusted issuer, its keys, and the tokens verified of late. Lives on one event loop."""
 
     def __init__(self, section: IdentitySection, *, clock: Callable[[], float] = time.time) -> None:
-        """`clock` gives seconds since the epoch. Raises ConfigurationError when an issuer is listed twice."""
+        """`clock` gives seconds since the epoch.
+
+        Raises ConfigurationError when an expression of an issuer is not right.
+        """
         self._clock = clock
+        self._mappers = {authenticator.issuer.url: UserMapper(authenticator) for authenticator in section.jwt}
         self._sources = {
-            issuer.url: KeySource(issuer, choose_loader(issuer), clock=clock) for issuer in section.issuers
+            url: KeySource(mapper.issuer, choose_loader(mapper.issuer), clock=clock)
+            for url, mapper in self._mappers.items()
         }
-        if len(self._sources) != len(section.issuers):
-            raise ConfigurationError("identity.issuers: the same url is listed twice; give each issuer once.")
         self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
 
     async def start(self) -> None:
-        """Fetch the keys of every issuer; raises ConfigurationError for the first, in order, that has none."""
+        """Fetch the keys of every issuer. One that is down is tried again, as long as another is up.
+
+        Raises ConfigurationError for the first, in order, that is not configured as it must be, or when all are down.
+        """
         results = await asyncio.gather(*(source.start() for source in self._sources.values()), return_exceptions=True)
         failures = [result for result in results if result is not None]
-        if failures:
+        faults = [failure for failure in failures if not isinstance(failure, IssuerDown)]
+        if faults or len(failures) == len(self._sources):
             await self.close()
-            raise failures[0]
+            raise (faults or failures)[0]
+        for failure in failures:
+            logger.warning("Its tokens are refused until it answers: %s", failure)
 
     async def close(self) -> None:
         """Stop refreshing keys and forget every token."""
@@ -89,7 +102,7 @@ class Authenticator:
         if source is None:
             raise Unauthorized("the token's issuer is not trusted here", "unknown_issuer")
         keys = await self._find_keys(source, token)
-        identity = verify_token(token, source.issuer, keys, self._clock())
+        identity = verify_token(token, self._mappers[token.issuer], keys, self._clock())
         self._remember(text, identity, keys)
         return identity
 
@@ -100,7 +113,7 @@ class Authenticator:
             keys = source.current()
         if keys is None:
             raise Unauthorized(
-                "the token cannot be checked: its issuer has not answered the gateway for a day", "keys_unavailable"
+                "the token cannot be checked: its issuer does not answer the gateway", "keys_unavailable"
             )
         return keys
 

@@ -23,13 +23,23 @@ from holdfast.identity.serialization import parse_object
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from holdfast.settings import Issuer
+    from holdfast.settings.identity import Issuer
 
 METADATA_PATH = "/.well-known/openid-configuration"
 MAX_DOCUMENT_BYTES = 1 << 20
 TIMEOUT_SECONDS = 10
 MAX_REDIRECTS = 3
+TOO_MANY_REQUESTS = 429
 MAX_PORT = 65535
+
+
+class IssuerDown(ConfigurationError):
+    """An issuer does not answer, or says that it cannot now; as far as one sees, no setting would change that."""
+
+
+class _Unable(ValueError):
+    """The server's own fault (RFC 9110 section 15.6), or too many requests."""
+
 
 type LoadDocument = Callable[[], Awaitable[bytes]]
 """Reads an issuer's JWKS document as it is now; raises ConfigurationError."""
@@ -42,6 +52,11 @@ def choose_loader(issuer: Issuer) -> LoadDocument:
     return partial(discover_jwks, issuer)
 
 
+def metadata_url(issuer: Issuer) -> str:
+    """Where the issuer's discovery document is."""
+    return issuer.discovery_url or issuer.url.rstrip("/") + METADATA_PATH
+
+
 async def read_jwks_file(issuer_url: str, file: Path) -> bytes:
     """Read a JWKS file in a thread. Raises ConfigurationError."""
     try:
@@ -52,13 +67,14 @@ async def read_jwks_file(issuer_url: str, file: Path) -> bytes:
 
 
 async def discover_jwks(issuer: Issuer) -> bytes:
-    """Fetch the JWKS document that the issuer's metadata names. Raises ConfigurationError."""
+    """Fetch the JWKS document that the issuer's metadata names. Raises IssuerDown, ConfigurationError."""
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS), await _open_client(issuer) as client:
-            metadata = await _fetch(client, issuer.url.rstrip("/") + METADATA_PATH)
+            metadata = await _fetch(client, metadata_url(issuer))
             return await _fetch(client, _read_jwks_uri(metadata, issuer.url))
     except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
-        raise ConfigurationError(f"issuer {issuer.url}: {_explain(error)}.") from error
+        fault = IssuerDown if _is_down(error) else ConfigurationError
+        raise fault(f"issuer {issuer.url}: {_explain(error)}.") from error
 
 
 def _read_bounded(file: Path) -> bytes:
@@ -71,7 +87,7 @@ def _read_bounded(file: Path) -> bytes:
 
 async def _open_client(issuer: Issuer) -> httpx.AsyncClient:
     return httpx.AsyncClient(
-        verify=await asyncio.to_thread(_trust, issuer.certificate_authority),
+        verify=await asyncio.to_thread(open_trust, issuer),
         timeout=TIMEOUT_SECONDS,
         follow_redirects=True,
         max_redirects=MAX_REDIRECTS,
@@ -82,11 +98,13 @@ async def _open_client(issuer: Issuer) -> httpx.AsyncClient:
     )
 
 
-def _trust(certificate_authority: Path | None) -> ssl.SSLContext:
+def open_trust(issuer: Issuer) -> ssl.SSLContext:
+    """What the issuer's HTTPS is verified with. Blocking. Raises ValueError."""
+    file = issuer.certificate_authority_file
     try:
-        return ssl.create_default_context(cafile=certificate_authority)
+        return ssl.create_default_context(cafile=file, cadata=issuer.certificate_authority or None)
     except OSError as error:
-        raise ValueError(f"certificateAuthority {certificate_authority} cannot be read: {error.strerror}") from error
+        raise ValueError(f"certificateAuthorityFile {file} cannot be read: {error.strerror}") from error
 
 
 async def _require_https(request: httpx.Request) -> None:
@@ -99,7 +117,8 @@ async def _require_https(request: httpx.Request) -> None:
 async def _fetch(client: httpx.AsyncClient, url: str) -> bytes:
     async with client.stream("GET", url) as response:
         if response.status_code != httpx.codes.OK:
-            raise ValueError(f"{url} answered {response.status_code}, expected 200")
+            fault = _Unable if response.is_server_error or response.status_code == TOO_MANY_REQUESTS else ValueError
+            raise fault(f"{url} answered {response.status_code}, expected 200")
         document = b""
         async for chunk in response.aiter_raw():
             document += chunk
@@ -121,6 +140,12 @@ def _read_jwks_uri(document: bytes, issuer_url: str) -> str:
     return jwks_uri
 
 
+def _is_down(error: Exception) -> bool:
+    if isinstance(error, (ValueError, httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects)):
+        return isinstance(error, _Unable)
+    return find_certificate_error(error) is None
+
+
 def _show(value: object) -> str:
     return f"{value!r:.200}"
 
@@ -128,7 +153,8 @@ def _show(value: object) -> str:
 def _explain(error: Exception) -> str:
     certificate = find_certificate_error(error)
     if certificate is not None:
-        return f"its certificate is not trusted ({certificate.verify_message}); set certificateAuthority to its CA"
+        what = f"its certificate is not trusted ({certificate.verify_message})"
+        return f"{what}; set certificateAuthority or certificateAuthorityFile to its CA"
     if isinstance(error, (TimeoutError, httpx.TimeoutException)):
         return f"did not answer within {TIMEOUT_SECONDS} s; check the address and the network"
     if isinstance(error, ValueError):

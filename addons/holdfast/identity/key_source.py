@@ -16,13 +16,14 @@ import math
 from typing import TYPE_CHECKING
 
 from holdfast.errors import ConfigurationError
+from holdfast.identity.discovery import IssuerDown
 from holdfast.identity.keys import KeySet, parse_key_set
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holdfast.identity.discovery import LoadDocument
-    from holdfast.settings import Issuer
+    from holdfast.settings.identity import Issuer
 
 REFRESH_SECONDS = 300.0
 MIN_SECONDS_BETWEEN_REFRESHES = 30.0
@@ -41,11 +42,13 @@ class KeySource:
         *,
         clock: Callable[[], float],
         refresh_seconds: float = REFRESH_SECONDS,
+        retry_seconds: float = MIN_SECONDS_BETWEEN_REFRESHES,
     ) -> None:
         self.issuer = issuer
         self._load = load
         self._clock = clock
         self._refresh_seconds = refresh_seconds
+        self._retry_seconds = retry_seconds
         self._keys: KeySet | None = None
         self._loaded_at = -math.inf
         self._attempted_at = -math.inf
@@ -53,8 +56,15 @@ class KeySource:
         self._background: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Read the keys for the first time, then keep reading. Raises ConfigurationError without a usable key."""
-        keys = await self._read()
+        """Read the keys for the first time, then keep reading.
+
+        Raises IssuerDown, and goes on trying, when the issuer does not answer; ConfigurationError without a usable key.
+        """
+        try:
+            keys = await self._read()
+        except IssuerDown:
+            self._background = asyncio.create_task(self._keep_reading())
+            raise
         if not keys.keys:
             found = "; ".join(keys.unusable) or "it publishes none"
             raise ConfigurationError(f"issuer {self.issuer.url}: has no usable key: {found}.")
@@ -86,14 +96,16 @@ class KeySource:
 
     async def _keep_reading(self) -> None:
         while True:
-            await asyncio.sleep(self._refresh_seconds)
+            has_keys = self._keys is not None
+            await asyncio.sleep(self._refresh_seconds if has_keys else min(self._refresh_seconds, self._retry_seconds))
             await self.refresh()
 
     async def _try_to_read(self) -> None:
         try:
             await self._read()
         except ConfigurationError as error:
-            logger.warning("Keeping the keys of %s from before: %s", self.issuer.url, error)
+            kept = "Keeping the keys of %s from before: %s" if self._keys else "Still without the keys of %s: %s"
+            logger.warning(kept, self.issuer.url, error)
 
     async def _read(self) -> KeySet:
         self._attempted_at = self._clock()

@@ -2,9 +2,11 @@
 
 A key that could be read for two algorithms, or that a token could talk a verifier into, is the classic fault of
 JWT (RFC 8725 sections 2.1 and 3.1). So every key is checked once, when its document is read (RFC 7517; RFC 7518
-section 6), and bound to the one algorithm it is for: RSA of 2048 bits or more to RS256, EC on P-256 to ES256.
-Symmetric and private keys are never taken. A key that cannot be used is left out and the others stay: issuers
-publish encryption keys and newer algorithms beside the key we need.
+section 6; RFC 8037 section 2), and bound to the algorithm that it names. Where it names none, an EC key is for its
+curve's algorithm, an Ed25519 key for EdDSA, an RSA key (2048 bits or more) for those of RS and PS that its issuer
+may use: none of these lets one be taken for another kind. Symmetric and private keys are never taken. A key that
+cannot be used is left out and the others stay: issuers publish encryption keys and newer algorithms beside the key
+we need.
 """
 
 from __future__ import annotations
@@ -16,19 +18,25 @@ from types import MappingProxyType
 from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from jose import jwk
 from jose.backends.base import Key
 
+from holdfast.identity.engine import construct_key
 from holdfast.identity.serialization import decode_base64url, parse_object
 
 MIN_RSA_BITS = 2048
 MAX_RSA_BITS = 8192
-P256_COORDINATE_BYTES = 32
+RSA_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+CURVES: Mapping[str, tuple[str, ec.EllipticCurve]] = {
+    "P-256": ("ES256", ec.SECP256R1()),
+    "P-384": ("ES384", ec.SECP384R1()),
+    "P-521": ("ES512", ec.SECP521R1()),
+}
+ED25519_BYTES = 32
 SECRET_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 
-type PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
+type PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 type KeyName = tuple[str, str]
 """(kid, alg); kid is empty for a key that has none."""
 
@@ -64,8 +72,9 @@ def parse_key_set(document: bytes, algorithms: Collection[str]) -> KeySet:
     unusable = []
     for position, member in enumerate(members):
         try:
-            name, pem = _read_key(member, algorithms)
-            found.setdefault(name, set()).add(pem)
+            names, pem = _read_key(member, algorithms)
+            for name in names:
+                found.setdefault(name, set()).add(pem)
         except (ValueError, UnsupportedAlgorithm) as error:
             unusable.append(f"key {position + 1}: {error}")
     return _build_key_set(found, unusable)
@@ -76,21 +85,23 @@ def _build_key_set(found: Mapping[KeyName, set[bytes]], unusable: list[str]) -> 
     unusable += [f"kid {name[0]!r}: names several keys" for name, pems in found.items() if len(pems) > 1]
     return KeySet(
         fingerprint=hashlib.sha256(repr(certain).encode()).hexdigest(),
-        keys=MappingProxyType({name: jwk.construct(pem, name[1]) for name, pem in certain.items()}),
+        keys=MappingProxyType({name: construct_key(pem, name[1]) for name, pem in certain.items()}),
         unusable=tuple(unusable),
     )
 
 
-def _read_key(member: object, algorithms: Collection[str]) -> tuple[KeyName, bytes]:
+def _read_key(member: object, algorithms: Collection[str]) -> tuple[list[KeyName], bytes]:
     if not isinstance(member, Mapping):
         raise ValueError("is not an object")
     _require_public(member)
     _require_for_signatures(member)
-    algorithm, read = _reader(member)
-    if member.get("alg", algorithm) != algorithm or algorithm not in algorithms:
+    possible, read = _reader(member)
+    named = member.get("alg")
+    key_id = _read_key_id(member)
+    names = [(key_id, name) for name in possible if name in algorithms and named in {None, name}]
+    if not names:
         raise ValueError("is for an algorithm that is not accepted")
-    pem = read(member).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    return (_read_key_id(member), algorithm), pem
+    return names, read(member).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _require_public(member: Mapping[str, Any]) -> None:
@@ -113,12 +124,16 @@ def _read_key_id(member: Mapping[str, Any]) -> str:
     return key_id
 
 
-def _reader(member: Mapping[str, Any]) -> tuple[str, Callable[[Mapping[str, Any]], PublicKey]]:
-    if member.get("kty") == "RSA":
-        return "RS256", _read_rsa_key
-    if member.get("kty") == "EC" and member.get("crv") == "P-256":
-        return "ES256", _read_p256_key
-    raise ValueError("is neither RSA nor EC on P-256")
+def _reader(member: Mapping[str, Any]) -> tuple[Collection[str], Callable[[Mapping[str, Any]], PublicKey]]:
+    """For which algorithms a key may be, and what reads it."""
+    kind, curve = member.get("kty"), member.get("crv")
+    if kind == "RSA":
+        return RSA_ALGORITHMS, _read_rsa_key
+    if kind == "EC" and isinstance(curve, str) and curve in CURVES:
+        return (CURVES[curve][0],), _read_ec_key
+    if kind == "OKP" and curve == "Ed25519":
+        return ("EdDSA",), _read_ed25519_key
+    raise ValueError(f"is neither RSA, nor EC on {', '.join(CURVES)}, nor Ed25519")
 
 
 def _read_rsa_key(member: Mapping[str, Any]) -> rsa.RSAPublicKey:
@@ -129,13 +144,20 @@ def _read_rsa_key(member: Mapping[str, Any]) -> rsa.RSAPublicKey:
     return rsa.RSAPublicNumbers(exponent, modulus).public_key()
 
 
-def _read_p256_key(member: Mapping[str, Any]) -> ec.EllipticCurvePublicKey:
+def _read_ec_key(member: Mapping[str, Any]) -> ec.EllipticCurvePublicKey:
+    curve = CURVES[member["crv"]][1]
+    length = (curve.key_size + 7) // 8
     x, y = (_read_bytes(member, name) for name in ("x", "y"))
-    if len(x) != P256_COORDINATE_BYTES or len(y) != P256_COORDINATE_BYTES:
-        raise ValueError("has a coordinate that is not of 32 bytes")
-    return ec.EllipticCurvePublicNumbers(
-        int.from_bytes(x, "big"), int.from_bytes(y, "big"), ec.SECP256R1()
-    ).public_key()
+    if len(x) != length or len(y) != length:
+        raise ValueError(f"has a coordinate that is not of {length} bytes")
+    return ec.EllipticCurvePublicNumbers(int.from_bytes(x, "big"), int.from_bytes(y, "big"), curve).public_key()
+
+
+def _read_ed25519_key(member: Mapping[str, Any]) -> ed25519.Ed25519PublicKey:
+    x = _read_bytes(member, "x")
+    if len(x) != ED25519_BYTES:
+        raise ValueError(f"has an x that is not of {ED25519_BYTES} bytes")
+    return ed25519.Ed25519PublicKey.from_public_bytes(x)
 
 
 def _read_bytes(member: Mapping[str, Any], name: str) -> bytes:

@@ -22,7 +22,11 @@ A refusal's `why`, for the record:
     proof_required      cnf binds the token to a key whose proof is not checked here
     bad_claim           a claim is missing, of the wrong type, or a name that cannot be shown
     email_not_verified  the username claim is email and email_verified is there but not true
+    expression_failed   an expression of the issuer's mappings or rules has no value for these claims
+    groups_overage      the groups were too many to be in the token
     reserved_name       the user or a group would be called `system:...`
+    claim_rule          a claimValidationRule does not hold
+    user_rule           a userValidationRule does not hold
 
 The caller is told the category where that helps an honest one; what a forger could learn from is one sentence.
 """
@@ -31,7 +35,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 from jose import jws
 from jose.exceptions import JOSEError
@@ -42,14 +46,13 @@ from holdfast.identity.serialization import decode_base64url, parse_object
 
 if TYPE_CHECKING:
     from holdfast.identity.keys import KeySet
-    from holdfast.settings import Issuer
+    from holdfast.identity.mapping import UserMapper
+    from holdfast.settings.identity import Issuer
 
 MAX_TOKEN_BYTES = 16 << 10
-MAX_NAME_CHARACTERS = 256
 LEEWAY_SECONDS = 30
 HEADER_PARAMETERS = frozenset({"alg", "kid", "typ", "x5t", "x5t#S256"})
 TOKEN_TYPES = frozenset({"jwt", "at+jwt"})
-RESERVED_PREFIX = "system:"
 
 NOT_VALID = "the token is not valid; get a new one"
 
@@ -74,22 +77,26 @@ def parse_token(text: str) -> UnverifiedToken:
     return UnverifiedToken(text, header["alg"], header.get("kid"), _read_issuer(claims), claims)
 
 
-def verify_token(token: UnverifiedToken, issuer: Issuer, keys: KeySet, now: float) -> Identity:
-    """Believe `token` as far as `issuer` may be believed: its keys, its audiences, its names.
+def verify_token(token: UnverifiedToken, mapper: UserMapper, keys: KeySet, now: float) -> Identity:
+    """Believe `token` as far as the issuer of `mapper` may be believed: its keys, its audiences, its names.
 
     `now` is in seconds since the epoch. Raises Unauthorized. The signature is checked before any claim, so that
     what a refusal says about a claim is only ever said to somebody the issuer gave a token to.
     """
+    issuer = mapper.issuer
     if token.issuer != issuer.url:
         raise Unauthorized("the token's issuer is not trusted here", "unknown_issuer")
     _verify_signature(token, issuer, keys)
     expires_at = _check_times(token.claims, issuer.max_lifetime_seconds, now)
     _check_audience(token.claims, issuer)
     _check_unbound(token.claims)
+    user = mapper.map(token.claims)
     return Identity(
         issuer=issuer.url,
-        username=_read_username(token.claims, issuer),
-        groups=_read_groups(token.claims, issuer),
+        username=user.username,
+        groups=user.groups,
+        uid=user.uid,
+        extra=user.extra,
         claims=token.claims,
         expires_at=float(expires_at),
     )
@@ -170,22 +177,6 @@ def _check_unbound(claims: Mapping[str, Any]) -> None:
         raise Unauthorized("the token is bound to a key (cnf); send a plain bearer token", "proof_required")
 
 
-def _read_username(claims: Mapping[str, Any], issuer: Issuer) -> str:
-    name = claims.get(issuer.username_claim)
-    if not _is_name(name):
-        raise Unauthorized(f"the token's {issuer.username_claim} is not a usable user name", "bad_claim")
-    if issuer.username_claim == "email" and claims.get("email_verified", True) is not True:
-        raise Unauthorized("the token's email is not verified by its issuer", "email_not_verified")
-    return _qualify(issuer.username_prefix, name)
-
-
-def _read_groups(claims: Mapping[str, Any], issuer: Issuer) -> tuple[str, ...]:
-    groups = _read_strings(claims, issuer.groups_claim)
-    if groups is None or not all(_is_name(group) for group in groups):
-        raise Unauthorized(f"the token's {issuer.groups_claim} is not a list of usable group names", "bad_claim")
-    return tuple(_qualify(issuer.groups_prefix, group) for group in groups)
-
-
 def _read_strings(claims: Mapping[str, Any], name: str) -> tuple[str, ...] | None:
     """A claim that is absent, one string, or a list of strings; None when it is something else."""
     value = claims.get(name, ())
@@ -194,16 +185,3 @@ def _read_strings(claims: Mapping[str, Any], name: str) -> tuple[str, ...] | Non
     if isinstance(value, tuple) and all(isinstance(item, str) for item in value):
         return value
     return None
-
-
-def _is_name(value: object) -> TypeGuard[str]:
-    # Printable leaves out control, format (bidirectional, zero-width) and line-separating characters: names are
-    # shown to approvers, put into headers and matched by policy.
-    return isinstance(value, str) and 0 < len(value) <= MAX_NAME_CHARACTERS and value.isprintable()
-
-
-def _qualify(prefix: str, name: str) -> str:
-    qualified = prefix + name
-    if qualified.startswith(RESERVED_PREFIX):
-        raise Unauthorized("the token claims a name that Kubernetes keeps for itself (system:)", "reserved_name")
-    return qualified

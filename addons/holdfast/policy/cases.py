@@ -27,7 +27,7 @@ from holdfast.exchange import Identity
 from holdfast.kube.canonical import canonicalize
 from holdfast.kube.request_info import parse_request_info
 from holdfast.policy.rules import Entries, PolicySection
-from holdfast.settings import parse_model, read_yaml
+from holdfast.settings.section import parse_model, read_yaml
 
 if TYPE_CHECKING:
     from pathlib import Path

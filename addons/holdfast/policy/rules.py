@@ -56,7 +56,7 @@ from jsonpath_ng.exceptions import JSONPathError
 from jsonpath_ng.parser import parse as parse_jsonpath
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from holdfast.settings import Section, parse_model, read_yaml
+from holdfast.settings.section import Section, parse_model, read_yaml
 
 if TYPE_CHECKING:
     from pathlib import Path

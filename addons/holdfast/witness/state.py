@@ -32,7 +32,7 @@ from holdfast.audit.checkpoint import Checkpoint, cosigned_at, parse_checkpoint
 from holdfast.audit.note import COSIGNATURE, BadNote, Signer, key_name, parse_signer
 from holdfast.certificates import write_private
 from holdfast.errors import ConfigurationError, Internal, Unavailable
-from holdfast.settings import read_file
+from holdfast.settings.section import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,10 @@ from holdfast.audit.anchors.file import read_notes
 from holdfast.audit.anchors.opening import open_anchors, open_publisher
 from holdfast.audit.note import COSIGNATURE, Verifier, key_name
 from holdfast.errors import ConfigurationError, Unavailable
-from holdfast.settings import Anchors, Audit, IdentitySection, Issuer, Settings, Upstream
+from holdfast.settings import Settings, Upstream
+from holdfast.settings.audit import Anchors, Audit
+from holdfast.settings.identity import IdentitySection
+from running import trusted_issuer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,7 +103,7 @@ async def test_the_publisher_of_the_settings_publishes_what_the_source_knows(tmp
     settings = Settings(
         state_dir=tmp_path,
         upstream=Upstream(kubeconfig=tmp_path / "config"),
-        identity=IdentitySection(issuers=(Issuer(url="https://issuer.test", audiences=("holdfast",)),)),
+        identity=IdentitySection.model_validate({"jwt": [trusted_issuer()]}),
         policies=(tmp_path / "policy.yaml",),
         audit=Audit(anchors=Anchors(file=tmp_path / "a.notes")),
     )

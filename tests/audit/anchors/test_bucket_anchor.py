@@ -29,7 +29,7 @@ from holdfast.audit.anchors.evidence import Kind, read_evidence
 from holdfast.audit.anchors.layout import checkpoint_path
 from holdfast.certificates import make_authority
 from holdfast.errors import ConfigurationError, HoldfastError, Unavailable
-from holdfast.settings import Bucket
+from holdfast.settings.audit import Bucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

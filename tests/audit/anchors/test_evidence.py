@@ -21,7 +21,7 @@ from holdfast.audit.note import KeyName
 from holdfast.audit.receipt import Receipt
 from holdfast.audit.tree import RootHash, hash_leaf
 from holdfast.errors import ConfigurationError
-from holdfast.settings import Timestamp
+from holdfast.settings.audit import Timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

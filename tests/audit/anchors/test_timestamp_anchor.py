@@ -25,7 +25,7 @@ from holdfast.audit.anchors.timestamp import (
     verify_reply,
 )
 from holdfast.errors import ConfigurationError, Unavailable
-from holdfast.settings import Timestamp
+from holdfast.settings.audit import Timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

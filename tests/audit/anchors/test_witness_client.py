@@ -38,7 +38,7 @@ from holdfast.audit.note import (
 )
 from holdfast.certificates import make_authority, write_private
 from holdfast.errors import ConfigurationError, NotFound, Unavailable
-from holdfast.settings import Witness
+from holdfast.settings.audit import Witness
 from witness.witnessing import SECONDS, Log, RunningWitness, cosigned_in, make_signer, running_witness
 
 if TYPE_CHECKING:

@@ -29,13 +29,13 @@ from holdfast.audit.anchors.layout import checkpoint_path
 from holdfast.audit.checkpoint import parse_checkpoint
 from holdfast.audit.s3 import first_line, read_key
 from holdfast.errors import ConfigurationError, Unavailable
-from holdfast.settings import read_file
+from holdfast.settings.section import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from holdfast.settings import Bucket
+    from holdfast.settings.audit import Bucket
 
 TIMEOUT_SECONDS = 10
 NOT_LOCKED = {"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration"}

@@ -20,7 +20,7 @@ from holdfast.audit.checkpoint import Checkpoint, parse_checkpoint
 from holdfast.audit.note import BadNote
 from holdfast.audit.receipt import Receipt, parse_receipt
 from holdfast.errors import ConfigurationError
-from holdfast.settings import read_file
+from holdfast.settings.section import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from holdfast.audit.anchors.bucket import BucketAnchor
     from holdfast.audit.anchors.source import TreeSource
-    from holdfast.settings import Anchors, Bucket, Settings
+    from holdfast.settings import Settings
+    from holdfast.settings.audit import Anchors, Bucket
 
 COSIGNED = "cosigned.notes"
 """The file under stateDir with the checkpoints that witnesses have cosigned, for auditors (see `file`)."""

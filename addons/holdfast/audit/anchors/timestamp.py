@@ -32,7 +32,7 @@ from holdfast.audit.checkpoint import parse_checkpoint
 from holdfast.certificates import find_certificate_error, write_private
 from holdfast.clients import NEARBY
 from holdfast.errors import ConfigurationError, HoldfastError, Unavailable
-from holdfast.settings import read_file
+from holdfast.settings.section import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from rfc3161_client import TimeStampResponse
 
-    from holdfast.settings import Timestamp
+    from holdfast.settings.audit import Timestamp
 
 TIMEOUT_SECONDS = 10
 LARGEST_REPLY = 1 << 18

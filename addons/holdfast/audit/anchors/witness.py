@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from holdfast.audit.anchors.source import TreeSource
     from holdfast.audit.checkpoint import Checkpoint
-    from holdfast.settings import Witness
+    from holdfast.settings.audit import Witness
 
 TIMEOUT_SECONDS = 10
 MOST_ATTEMPTS = 4

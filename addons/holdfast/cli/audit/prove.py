@@ -66,7 +66,7 @@ def verify_proof(
       holdfast audit verify-proof call.tlog-proof --root root.pub
     """
     from holdfast.audit.prove import check_proof, parse_proof
-    from holdfast.settings import read_file
+    from holdfast.settings.section import read_file
 
     content = sys.stdin.buffer.read() if file == Path("-") else read_file(file)
     _print_proven(check_proof(parse_proof(content.decode("utf-8", "replace")), load_root(root)), output)

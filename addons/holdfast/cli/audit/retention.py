@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from holdfast.audit.maintenance import Outcome
     from holdfast.audit.record import CallRow
     from holdfast.audit.retention import CallTest, PayloadRule
-    from holdfast.settings import PayloadRetention, Retention
+    from holdfast.settings.audit import PayloadRetention, Retention
 
 app = typer.Typer(help="Drop what is too old or too much, as the settings say.", no_args_is_help=True)
 Gone = Annotated[
@@ -108,7 +108,8 @@ def _rules(retention: Retention, now: datetime) -> list[PayloadRule]:
 
 
 def _tell_unset(retention: Retention, config: Path | None) -> None:
-    from holdfast.settings import DEFAULT_FILE, Retention
+    from holdfast.settings import DEFAULT_FILE
+    from holdfast.settings.audit import Retention
 
     if retention == Retention():
         typer.echo(f"audit.retention is not set in {config or DEFAULT_FILE}: nothing is ever dropped", err=True)

@@ -1,0 +1,290 @@
+"""The section `identity`: who may ask, in the shape of Kubernetes' AuthenticationConfiguration.
+
+A file that the API server loads with `--authentication-config` (apiserver.config.k8s.io/v1) loads here as it is;
+its `jwt` list and that of the settings file make one list. What Kubernetes lacks is written beside what it has:
+`jwksFile`, `certificateAuthorityFile`, `algorithms`, `maxLifetimeSeconds` and `systemNames` of an issuer. What is
+checked here is what can be checked of each value alone (k8s.io/apiserver pkg/apis/apiserver/validation);
+expressions are compiled by `holdfast.identity`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, get_args
+from urllib.parse import urlsplit
+
+from cryptography import x509
+from pydantic import Field, field_validator, model_validator
+
+from holdfast.errors import ConfigurationError
+from holdfast.settings.section import FilePath, Section, parse_model, read_yaml
+
+KUBERNETES_DOMAINS = ("kubernetes.io", "k8s.io")
+
+_SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+_EXTRA_KEY = re.compile(rf"(?P<domain>{_SUBDOMAIN})/[a-z0-9/\-._~%!$&'()*+,;=:]+")
+
+type ApiVersion = Literal[
+    "apiserver.config.k8s.io/v1", "apiserver.config.k8s.io/v1beta1", "apiserver.config.k8s.io/v1alpha1"
+]
+type Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm.__value__)
+
+
+class Issuer(Section):
+    """An OIDC issuer, and what its tokens must be like."""
+
+    url: str = Field(description="The exact `iss` of its tokens, `https://` unless it has a jwksFile.")
+    discovery_url: str | None = Field(
+        None, alias="discoveryURL", description="Where its discovery document is, when not at the usual place."
+    )
+    jwks_file: FilePath | None = Field(None, description="Keys from this JWKS file instead of discovery.")
+    certificate_authority: str = Field("", description="CA of the issuer's HTTPS, PEM itself; else the system's.")
+    certificate_authority_file: FilePath | None = Field(None, description="The same from a file.")
+    audiences: tuple[str, ...] = Field(description="`aud` must hold one of these.", min_length=1)
+    audience_match_policy: Literal["", "MatchAny"] = Field(
+        "", description="`MatchAny`; may be left out with one audience, as in Kubernetes."
+    )
+    egress_selector_type: Literal["", "controlplane", "cluster"] = Field(
+        "", description="Read and without effect: the gateway reaches issuers as its host does."
+    )
+    algorithms: tuple[Algorithm, ...] = Field(
+        ALGORITHMS, description="Signature algorithms that are accepted.", min_length=1
+    )
+    max_lifetime_seconds: int = Field(86400, gt=0, description="Tokens that live longer are refused.")
+    system_names: tuple[str, ...] = Field(
+        (), description="Prefixes of `system:` names that it may give, such as `system:serviceaccount`; else none."
+    )
+
+    @field_validator("url", "discovery_url")
+    @classmethod
+    def _plain_url(cls, url: str | None) -> str | None:
+        if url is not None:
+            _check_url(url)
+        return url
+
+    @field_validator("certificate_authority")
+    @classmethod
+    def _certificates(cls, pem: str) -> str:
+        if pem:
+            _check_certificates(pem)
+        return pem
+
+    @field_validator("system_names")
+    @classmethod
+    def _narrow(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(name.startswith("system:") and len(name) > len("system:") for name in names):
+            raise ValueError("prefixes that begin with `system:` and go on")
+        return names
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Issuer:
+        if self.jwks_file is None and not self.url.startswith("https://"):
+            raise ValueError("an issuer is discovered over https://, or has a jwksFile")
+        if self.discovery_url is not None:
+            if self.jwks_file is not None:
+                raise ValueError("discoveryURL or jwksFile, not both")
+            if self.discovery_url.rstrip("/") == self.url.rstrip("/"):
+                raise ValueError("a discoveryURL that is not url: the whole address of the discovery document")
+            if not self.discovery_url.startswith("https://"):
+                raise ValueError("an https:// discoveryURL")
+        if self.certificate_authority and self.certificate_authority_file is not None:
+            raise ValueError("certificateAuthority (PEM) or certificateAuthorityFile, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _distinct_audiences(self) -> Issuer:
+        if "" in self.audiences or len(set(self.audiences)) < len(self.audiences):
+            raise ValueError("audiences that are not empty, each once")
+        if len(self.audiences) > 1 and not self.audience_match_policy:
+            raise ValueError("`audienceMatchPolicy: MatchAny` with several audiences")
+        return self
+
+
+class PrefixedClaimOrExpression(Section):
+    """A claim with a prefix, or a CEL expression over `claims`."""
+
+    claim: str = Field("", description="The claim.")
+    prefix: str | None = Field(None, description="Put before the claim's value; may be empty, must be given.")
+    expression: str = Field("", description="CEL expression over `claims`, instead of a claim.")
+
+    @model_validator(mode="after")
+    def _one(self) -> PrefixedClaimOrExpression:
+        if self.claim and self.expression:
+            raise ValueError("claim or expression, not both")
+        if self.expression and self.prefix is not None:
+            raise ValueError("no prefix with an expression, which makes the whole name")
+        if self.claim and self.prefix is None:
+            raise ValueError('a prefix with the claim; `prefix: ""` where there shall be none')
+        return self
+
+
+class ClaimOrExpression(Section):
+    """A claim, or a CEL expression over `claims`."""
+
+    claim: str = Field("", description="The claim.")
+    expression: str = Field("", description="CEL expression over `claims`, instead of a claim.")
+
+    @model_validator(mode="after")
+    def _one(self) -> ClaimOrExpression:
+        if self.claim and self.expression:
+            raise ValueError("claim or expression, not both")
+        return self
+
+
+class ExtraMapping(Section):
+    """An extra attribute of the user."""
+
+    key: str = Field(description="Lower-case `DOMAIN/PATH`, not of Kubernetes' own domains.")
+    value_expression: str = Field(
+        description="CEL expression over `claims`: text or a list of texts; empty leaves it out.", min_length=1
+    )
+
+    @field_validator("key")
+    @classmethod
+    def _own_domain(cls, key: str) -> str:
+        match = _EXTRA_KEY.fullmatch(key)
+        if match is None:
+            raise ValueError("lower-case DOMAIN/PATH, as example.com/tenant")
+        if any(f".{match['domain']}".endswith(f".{domain}") for domain in KUBERNETES_DOMAINS):
+            raise ValueError("a domain of your own; kubernetes.io and k8s.io are Kubernetes'")
+        return key
+
+
+class ClaimMappings(Section):
+    """How claims become a user."""
+
+    username: PrefixedClaimOrExpression = Field(description="The user name.")
+    groups: PrefixedClaimOrExpression = Field(
+        default_factory=PrefixedClaimOrExpression, description="The groups: one text, or a list of them."
+    )
+    uid: ClaimOrExpression = Field(default_factory=ClaimOrExpression, description="The user's lasting ID.")
+    extra: tuple[ExtraMapping, ...] = Field((), description="Extra attributes.")
+
+    @model_validator(mode="after")
+    def _named(self) -> ClaimMappings:
+        if not (self.username.claim or self.username.expression):
+            raise ValueError("username with a claim or an expression")
+        if len({mapping.key for mapping in self.extra}) < len(self.extra):
+            raise ValueError("each key of extra once")
+        return self
+
+
+class ClaimValidationRule(Section):
+    """What tokens must hold: a claim of this value, or a CEL expression over `claims` that is true."""
+
+    claim: str = Field("", description="A claim, text, that must be there.")
+    required_value: str = Field("", description="Its value.")
+    expression: str = Field("", description="CEL expression over `claims`; must be true.")
+    message: str = Field("", description="Told to callers for whom the expression is false.")
+
+    @model_validator(mode="after")
+    def _one(self) -> ClaimValidationRule:
+        if bool(self.claim) == bool(self.expression):
+            raise ValueError("claim or expression: one of them")
+        if self.claim and self.message:
+            raise ValueError("no message with a claim")
+        if self.expression and self.required_value:
+            raise ValueError("no requiredValue with an expression")
+        return self
+
+
+class UserValidationRule(Section):
+    """What users must be like: a CEL expression over `user` that is true."""
+
+    expression: str = Field(description="CEL expression over `user`; must be true.", min_length=1)
+    message: str = Field("", description="Told to callers for whom the expression is false.")
+
+
+class JWTAuthenticator(Section):
+    """One issuer, and how the claims of its tokens become a user."""
+
+    issuer: Issuer = Field(description="The issuer.")
+    claim_validation_rules: tuple[ClaimValidationRule, ...] = Field((), description="All must hold.")
+    claim_mappings: ClaimMappings = Field(description="How claims become a user.")
+    user_validation_rules: tuple[UserValidationRule, ...] = Field((), description="All must hold.")
+
+    @model_validator(mode="after")
+    def _distinct_rules(self) -> JWTAuthenticator:
+        claims = [rule.claim for rule in self.claim_validation_rules if rule.claim]
+        expressions = [rule.expression for rule in self.claim_validation_rules if rule.expression]
+        of_users = [rule.expression for rule in self.user_validation_rules]
+        if any(len(set(texts)) < len(texts) for texts in (claims, expressions, of_users)):
+            raise ValueError("each rule once")
+        return self
+
+
+class AnonymousAuthCondition(Section):
+    """A path."""
+
+    path: str = Field(description="The path.")
+
+
+class AnonymousAuthConfig(Section):
+    """Read and without effect: no call without a token passes the gateway."""
+
+    enabled: bool = Field(description="Whether the API server knows anonymous users.")
+    conditions: tuple[AnonymousAuthCondition, ...] = Field((), description="For these paths only.")
+
+
+class AuthenticationConfiguration(Section):
+    """The API server's own file."""
+
+    api_version: ApiVersion = Field(description="`apiserver.config.k8s.io/v1`.")
+    kind: Literal["AuthenticationConfiguration"] = Field(description="`AuthenticationConfiguration`.")
+    jwt: tuple[JWTAuthenticator, ...] = Field((), description="Trusted issuers.")
+    anonymous: AnonymousAuthConfig | None = Field(None, description="Read and without effect.")
+
+
+class IdentitySection(Section):
+    """Who may ask."""
+
+    jwt: tuple[JWTAuthenticator, ...] = Field((), description="Trusted issuers.")
+    authentication_configuration: FilePath | None = Field(
+        None, description="An AuthenticationConfiguration file of the API server; its issuers are trusted too."
+    )
+
+    @model_validator(mode="after")
+    def _some(self) -> IdentitySection:
+        if not self.jwt and self.authentication_configuration is None:
+            raise ValueError("jwt, or authenticationConfiguration")
+        for kind, urls in (
+            ("issuer.url", [authenticator.issuer.url for authenticator in self.jwt]),
+            ("issuer.discoveryURL", [authenticator.issuer.discovery_url for authenticator in self.jwt]),
+        ):
+            given = [url for url in urls if url is not None]
+            if len(set(given)) < len(given):
+                raise ValueError(f"each {kind} once")
+        return self
+
+
+def include_configuration(section: IdentitySection) -> IdentitySection:
+    """The section with the issuers of its AuthenticationConfiguration file after its own.
+
+    Raises ConfigurationError.
+    """
+    file = section.authentication_configuration
+    if file is None:
+        return section
+    found = parse_model(AuthenticationConfiguration, read_yaml(file), file)
+    if not found.jwt:
+        raise ConfigurationError(f"{file}: jwt: found no issuer; expected at least one.")
+    merged = {"jwt": [*section.jwt, *found.jwt]}
+    return parse_model(IdentitySection, merged, file)
+
+
+def _check_url(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in {"https", "http"} or not parts.hostname or parts.port == 0:
+        raise ValueError("an https:// address")
+    if "@" in parts.netloc:
+        raise ValueError("an address without a user name or password")
+    if "?" in url or "#" in url:
+        raise ValueError("an address without a query or fragment")
+
+
+def _check_certificates(pem: str) -> None:
+    try:
+        x509.load_pem_x509_certificates(pem.encode())
+    except ValueError as error:
+        raise ValueError("PEM with at least one certificate") from error
