@@ -97,7 +97,7 @@ def test_the_environment_names_the_file(load: Load, tmp_path: Path, monkeypatch:
         (changed("upstream", tokenFile=None, clientCertificate="c"), "clientCertificate and clientKey go together"),
         (changed("upstream", kubeconfig="k"), "remove the other keys"),
         (changed("upstream", certificateAuthority=None), "expected server and certificateAuthority, or kubeconfig"),
-        (issuer(url="http://issuer.test"), "https://, or has a jwksFile"),
+        (issuer(url="http://issuer.test"), "https://, or has a jwksURL or jwksFile"),
         (issuer(algorithms=["HS256"]), "algorithms"),
         (issuer(algorithms=["none"]), "algorithms"),
         (issuer(maxLifetimeSeconds=0), "maxLifetimeSeconds: found 0"),

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import enum
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, NewType
 
@@ -99,6 +100,29 @@ class Identity:
     extra: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     claims: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     expires_at: float = 0.0
+
+
+def flatten_claims(claims: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The claims as names and texts, as policies match them and records are found by them.
+
+    A scalar stands by itself, a list for each of its members, an object for its members under dotted names
+    (`kubernetes.io.namespace`), in the order of their names. What is null or no whole number has no text.
+    """
+    return _flatten("", claims)
+
+
+def _flatten(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    match value:
+        case Mapping():
+            for key, member in sorted(value.items(), key=itemgetter(0)):
+                yield from _flatten(f"{name}.{key}" if name else str(key), member)
+        case list() | tuple():
+            for member in value:
+                yield from _flatten(name, member)
+        case bool():
+            yield name, "true" if value else "false"
+        case str() | int():
+            yield name, str(value)
 
 
 class Effect(enum.IntEnum):

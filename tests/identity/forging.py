@@ -8,7 +8,7 @@ import hmac
 import json
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -41,9 +41,13 @@ def public_jwk(key: PrivateKey, **members: Any) -> dict[str, Any]:
     numbers = key.public_key().public_numbers()
     if isinstance(numbers, rsa.RSAPublicNumbers):
         return {"kty": "RSA", "n": encode_integer(numbers.n), "e": encode_integer(numbers.e), **members}
-    curve = {"secp256r1": ("P-256", 32), "secp384r1": ("P-384", 48)}[numbers.curve.name]
+    curve = {"secp256r1": ("P-256", 32), "secp384r1": ("P-384", 48), "secp521r1": ("P-521", 66)}[numbers.curve.name]
     x, y = encode_integer(numbers.x, curve[1]), encode_integer(numbers.y, curve[1])
     return {"kty": "EC", "crv": curve[0], "x": x, "y": y, **members}
+
+
+def okp_jwk(key: ed25519.Ed25519PrivateKey, **members: Any) -> dict[str, Any]:
+    return {"kty": "OKP", "crv": "Ed25519", "x": encode(key.public_key().public_bytes_raw()), **members}
 
 
 def public_pem(key: PrivateKey) -> bytes:

@@ -258,6 +258,37 @@ async def test_a_start_fails_with_one_sentence_and_leaves_nothing_running(clock,
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+async def test_an_issuer_that_is_down_does_not_stop_the_others(clock, published, caplog):
+    unreachable = Issuer(url="https://127.0.0.1:1", audiences=("holdfast",))
+    async with started(clock, unreachable, published.settings) as authenticator:
+        assert (await authenticator.authenticate(f"Bearer {published.issuer.mint('ada')}")).username == "ada"
+        stranger = DevIssuer(unreachable.url, clock=clock)
+        assert await reason_for(authenticator, f"Bearer {stranger.mint('eve')}") == "keys_unavailable"
+    assert "Its tokens are refused until it answers: issuer https://127.0.0.1:1: cannot be reached" in caplog.text
+
+
+async def test_an_issuer_that_was_down_at_start_is_taken_in_when_it_answers(
+    serve, serving_certificate, clock, published
+):
+    issuer = DevIssuer(clock=clock)
+    async with serve(issuer) as port:
+        pass
+    async with started(clock, settings_of(issuer, serving_certificate), published.settings) as authenticator:
+        token = f"Bearer {issuer.mint('ada')}"
+        assert await reason_for(authenticator, token) == "keys_unavailable"
+        async with serve(issuer, port):
+            clock.now += MIN_SECONDS_BETWEEN_REFRESHES
+            assert (await authenticator.authenticate(token)).username == "ada"
+
+
+async def test_a_fault_stops_the_start_though_another_issuer_is_up(clock, published):
+    faulty = Issuer(url="https://other.example", audiences=("holdfast",), jwks_file="/nowhere.json")
+    authenticator = Authenticator(trusting_all(published.settings, faulty), clock=clock)
+    with pytest.raises(ConfigurationError, match=r"jwksFile /nowhere\.json cannot be read"):
+        await authenticator.start()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 def test_an_issuer_listed_twice_is_refused(published):
     with pytest.raises(ValueError, match=r"each issuer\.url once"):
         trusting_all(published.settings, published.settings)

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from holdfast.errors import ConfigurationError
 from holdfast.identity import discovery
 from holdfast.identity.dev_issuer import DevIssuer
-from holdfast.identity.discovery import MAX_DOCUMENT_BYTES, METADATA_PATH, choose_loader, discover_jwks, read_jwks_file
+from holdfast.identity.discovery import MAX_DOCUMENT_BYTES, METADATA_PATH, choose_loader, fetch_jwks, read_jwks_file
 from holdfast.settings.identity import Issuer
 
 
@@ -49,7 +49,7 @@ def settings_for(url: str, certificate: object) -> Issuer:
 
 async def fault_of(url: str, authority: object) -> str:
     with pytest.raises(ConfigurationError) as error:
-        await discover_jwks(settings_for(url, authority))
+        await fetch_jwks(settings_for(url, authority))
     sentence = str(error.value)
     assert sentence.startswith(f"issuer {url}: ")
     assert sentence.endswith(".")
@@ -61,7 +61,7 @@ async def fault_of(url: str, authority: object) -> str:
 async def test_the_document_is_found_where_the_metadata_says(serve, serving_certificate):
     issuer = DevIssuer()
     async with serve(issuer):
-        document = await discover_jwks(settings_for(issuer.url, serving_certificate.authority))
+        document = await fetch_jwks(settings_for(issuer.url, serving_certificate.authority))
     assert json.loads(document) == issuer.jwks()
 
 
@@ -70,7 +70,7 @@ async def test_an_issuer_may_end_in_a_slash(serve, serving_certificate):
     async with serve(issuer):
         issuer.url += "/"
         issuer.discovery = lambda: {"issuer": issuer.url, "jwks_uri": f"{issuer.url}jwks"}
-        assert await discover_jwks(settings_for(issuer.url, serving_certificate.authority))
+        assert await fetch_jwks(settings_for(issuer.url, serving_certificate.authority))
 
 
 METADATA_FAULTS = {
@@ -130,7 +130,7 @@ async def test_a_redirect_over_https_is_followed(serve, serving_certificate):
         async with serve(front):
             behind, issuer.url = issuer.url, front.url
             issuer.discovery = lambda: {"issuer": front.url, "jwks_uri": f"{behind}/jwks"}
-            assert json.loads(await discover_jwks(settings_for(front.url, serving_certificate.authority)))
+            assert json.loads(await fetch_jwks(settings_for(front.url, serving_certificate.authority)))
 
 
 async def test_a_certificate_of_an_unknown_authority_is_not_trusted(serve):
@@ -192,7 +192,7 @@ async def test_an_issuer_on_this_machine_is_reached_past_any_proxy(monkeypatch, 
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
     issuer = DevIssuer()
     async with serve(issuer):
-        assert await discover_jwks(settings_for(issuer.url, serving_certificate.authority))
+        assert await fetch_jwks(settings_for(issuer.url, serving_certificate.authority))
 
 
 async def test_a_file_is_read_where_one_is_given(tmp_path):

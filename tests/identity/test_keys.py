@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.identity.keys import KeySet, parse_key_set
-from identity.forging import ALGORITHMS, EC_1, RSA_1, RSA_2, encode, encode_integer, public_jwk
+from holdfast.settings.identity import Algorithm
+from identity.forging import ALGORITHMS, EC_1, RSA_1, RSA_2, encode, encode_integer, okp_jwk, public_jwk
 
 GOOD = public_jwk(EC_1, kid="good")
 SMALL_RSA = rsa.generate_private_key(65537, 1024)  # noqa: S505
@@ -30,10 +32,38 @@ USABLE = {
     "RSA of 2048 bits": (public_jwk(RSA_1, kid="k"), ("k", "RS256")),
     "without kid": (public_jwk(EC_1), ("", "ES256")),
     "for signatures": (public_jwk(EC_1, kid="k", use="sig", alg="ES256", key_ops=["verify"]), ("k", "ES256")),
+    "for SPIFFE's JWT": (public_jwk(EC_1, kid="k", use="jwt-svid"), ("k", "ES256")),
     "with a certificate": (public_jwk(EC_1, kid="k", x5c=["MIIB"], x5t="x"), ("k", "ES256")),
 }
 
+P521 = ec.generate_private_key(ec.SECP521R1())
+ED = ed25519.Ed25519PrivateKey.generate()
+EVERY = get_args(Algorithm.__value__)
+RSA_NAMES = {name for name in EVERY if name[:2] in {"RS", "PS"}}
+
+BOUND = {
+    "RSA without alg": (public_jwk(RSA_1), RSA_NAMES),
+    "RSA for PS512": (public_jwk(RSA_1, alg="PS512"), {"PS512"}),
+    "RSA for RS384": (public_jwk(RSA_1, alg="RS384"), {"RS384"}),
+    "P-256": (public_jwk(EC_1), {"ES256"}),
+    "P-384": (public_jwk(P384), {"ES384"}),
+    "P-384 for ES384": (public_jwk(P384, alg="ES384"), {"ES384"}),
+    "P-521": (public_jwk(P521), {"ES512"}),
+    "Ed25519": (okp_jwk(ED), {"EdDSA"}),
+    "Ed25519 for EdDSA": (okp_jwk(ED, alg="EdDSA"), {"EdDSA"}),
+    "P-256 for ES384": (public_jwk(EC_1, alg="ES384"), set()),
+    "P-384 with short coordinates": (public_jwk(P384, x=encode(b"1" * 32), y=encode(b"1" * 32)), set()),
+    "Ed25519 for ES256": (okp_jwk(ED, alg="ES256"), set()),
+    "Ed25519 of 31 bytes": ({"kty": "OKP", "crv": "Ed25519", "x": encode(b"1" * 31)}, set()),
+    "Ed25519 private": (okp_jwk(ED, d=encode(b"1" * 32)), set()),
+    "X25519": ({"kty": "OKP", "crv": "X25519", "x": encode(b"1" * 32)}, set()),
+    "Ed448": ({"kty": "OKP", "crv": "Ed448", "x": encode(b"1" * 57)}, set()),
+    "secp256k1": (public_jwk(EC_1, crv="secp256k1"), set()),
+}
+
 UNUSABLE = {
+    "for SPIFFE's X.509": public_jwk(EC_1, use="x509-svid"),
+    "use a list": public_jwk(EC_1, use=["sig"]),
     "for encryption": public_jwk(RSA_1, use="enc"),
     "for signing only": public_jwk(RSA_1, key_ops=["sign"]),
     "key_ops empty": public_jwk(RSA_1, key_ops=[]),
@@ -80,6 +110,15 @@ def test_an_unusable_key_is_left_out_and_the_others_stay(member):
     keys = parse(member, GOOD)
     assert list(keys.keys) == [("good", "ES256")]
     assert len(keys.unusable) == 1
+
+
+@pytest.mark.parametrize(("member", "names"), BOUND.values(), ids=BOUND)
+def test_a_key_is_for_the_algorithms_of_its_kind_and_no_others(member, names):
+    assert {name for _, name in parse(member, algorithms=EVERY).keys} == names
+
+
+def test_a_key_without_alg_is_for_no_algorithm_that_its_issuer_may_not_use():
+    assert {name for _, name in parse(public_jwk(RSA_1), algorithms=("PS256", "ES256")).keys} == {"PS256"}
 
 
 def test_a_key_for_an_algorithm_that_is_not_accepted_is_left_out():

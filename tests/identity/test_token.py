@@ -404,6 +404,44 @@ def test_an_algorithm_counts_only_where_the_issuer_allows_it():
     assert refusal.value.why == "alg_not_allowed"
 
 
+SVID_ISSUER = ISSUER.model_copy(update={"url": "spiffe://example.org"})
+SVID = claiming(iss=DROPPED, sub="spiffe://example.org/ns/shop")
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        SVID,
+        claiming(iss="spiffe://example.org", sub="spiffe://example.org/ns/shop"),
+        seal(header_with(typ="JOSE"), claims_with(iss=DROPPED, sub="spiffe://example.org/ns/shop")),
+        seal(header_with(typ=DROPPED), claims_with(iss=DROPPED, sub="spiffe://example.org/ns/shop")),
+    ],
+)
+def test_an_svid_is_of_its_trust_domain(token):
+    identity = verify(token, trusting(SVID_ISSUER))
+    assert (identity.issuer, identity.username) == ("spiffe://example.org", "spiffe://example.org/ns/shop")
+
+
+@pytest.mark.parametrize(
+    ("why", "token"),
+    [
+        ("unknown_issuer", claiming(iss=DROPPED, sub="spiffe://other.org/ns/shop")),
+        ("unknown_issuer", claiming(iss=DROPPED, sub="spiffe://example.org.evil.org/ns")),
+        ("unknown_issuer", claiming(iss=DROPPED, sub="SPIFFE://example.org/ns")),
+        ("unknown_issuer", claiming(iss=None, sub="spiffe://example.org/ns")),
+        ("bad_claim", claiming(iss=DROPPED, sub="spiffe://example.org")),
+        ("bad_claim", claiming(iss="spiffe://example.org", sub="spiffe://other.org/ns")),
+        ("bad_claim", claiming(iss="spiffe://example.org", sub="ada")),
+        ("bad_claim", claiming(iss="spiffe://example.org", sub=DROPPED)),
+        ("wrong_type", seal(header_with(typ="at+jwt"), claims_with(iss=DROPPED, sub="spiffe://example.org/ns"))),
+    ],
+)
+def test_an_svid_of_another_trust_domain_is_refused(why, token):
+    with pytest.raises(Unauthorized) as refusal:
+        verify(token, trusting(SVID_ISSUER))
+    assert refusal.value.why == why
+
+
 def test_a_token_is_never_verified_with_the_keys_of_another_issuer():
     with pytest.raises(Unauthorized) as refusal:
         verify(GOOD, trusting(ISSUER.model_copy(update={"url": "https://other.example"})))

@@ -149,13 +149,36 @@ SUBJECTS = [
     ([{"users": ["ci-*"], "groups": ["ops", "dev"]}], True),
     ([{"users": ["ci-*"], "issuers": ["https://b.example/*"]}], False),
     ([{"groups": ["ops"]}, {"users": ["ci-1"]}], True),
+    ([{"issuers": ["*"], "claims": {"repository": ["org/app"]}}], True),
+    ([{"issuers": ["*"], "claims": {"repository": ["org/*"]}}], True),
+    ([{"issuers": ["*"], "claims": {"repository": ["other/*"]}}], False),
+    ([{"issuers": ["*"], "claims": {"repository": ["org/app"], "ref": ["refs/heads/main"]}}], True),
+    ([{"issuers": ["*"], "claims": {"repository": ["org/app"], "ref": ["refs/tags/*"]}}], False),
+    ([{"issuers": ["https://b.example"], "claims": {"repository": ["org/app"]}}], False),
+    ([{"issuers": ["*"], "claims": {"absent": ["*"]}}], False),
+    ([{"issuers": ["*"], "claims": {"nothing": ["*"]}}], False),
+    ([{"issuers": ["*"], "claims": {"kubernetes.io.namespace": ["shop"]}}], True),
+    ([{"issuers": ["*"], "claims": {"roles": ["admin"]}}], True),
+    ([{"issuers": ["*"], "claims": {"roles": ["adm"]}}], False),
+    ([{"issuers": ["*"], "claims": {"build": ["17"]}}], True),
+    ([{"issuers": ["*"], "claims": {"protected": ["true"]}}], True),
+    ([{"issuers": ["*"], "claims": {"kubernetes.io": ["*"]}}], False),
 ]
+CLAIMS = {
+    "repository": "org/app",
+    "ref": "refs/heads/main",
+    "nothing": None,
+    "kubernetes.io": {"namespace": "shop"},
+    "roles": ("dev", "admin"),
+    "build": 17,
+    "protected": True,
+}
 
 
 @pytest.mark.parametrize(("subjects", "expected"), SUBJECTS)
 def test_a_subject_matches_when_each_of_its_lists_does(subjects: list[dict[str, list[str]]], expected: bool) -> None:
     matches = compile_subjects([Subject.model_validate(subject) for subject in subjects])
-    assert matches(Identity("https://a.example/realm", "ci-1", ("all", "dev"))) is expected
+    assert matches(Identity("https://a.example/realm", "ci-1", ("all", "dev"), claims=CLAIMS)) is expected
 
 
 def test_a_group_glob_needs_a_group() -> None:

@@ -115,6 +115,15 @@ FIELD_FAULTS = {
         rule(subjects="[{}]"),
         "rules.0.subjects.0: found {}; expected: at least one of users, groups, issuers.",
     ),
+    "claims without their issuer": (
+        rule(subjects="[{users: [a], claims: {repository: [b]}}]"),
+        "rules.0.subjects.0: found {'users': ['a'], 'claims': {'repository': ['b']}}; expected: issuers beside claims: "
+        "what a claim means is its issuer's word.",
+    ),
+    "claims with an empty list": (
+        rule(subjects="[{issuers: [a], claims: {repository: []}}]"),
+        f"rules.0.subjects.0.claims.repository: found []; expected: {ENTRIES}.",
+    ),
     "subject with an empty list": (
         rule(subjects="[{groups: [a], users: []}]"),
         f"rules.0.subjects.0.users: found []; expected: {ENTRIES}.",

@@ -83,8 +83,10 @@ class Caller(Part, frozen=True, kw_only=True):
     """Who asked, as the identity stage verified it."""
 
     claims: dict[str, Any] = {}
+    extra: dict[str, tuple[str, ...]] = {}
     groups: tuple[str, ...] = ()
     issuer: str
+    uid: str = ""
     username: str
 
 
@@ -383,6 +385,8 @@ def describe_caller(identity: Identity) -> Caller:
         issuer=identity.issuer,
         username=identity.username,
         groups=identity.groups,
+        uid=identity.uid,
+        extra={_ascii(key): values for key, values in identity.extra.items()},
         claims={_ascii(key): _without_floats(value) for key, value in identity.claims.items()},
     )
 

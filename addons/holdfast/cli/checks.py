@@ -380,7 +380,7 @@ async def _ask_skew(issuer: Issuer) -> float | None:
     try:
         context = await asyncio.to_thread(open_trust, issuer)
         async with httpx.AsyncClient(verify=context, timeout=TIMEOUT_SECONDS) as client:
-            response = await client.head(metadata_url(issuer))
+            response = await client.head(issuer.jwks_url or metadata_url(issuer))
         return parsedate_to_datetime(response.headers["date"]).timestamp() - time.time()
     except (httpx.HTTPError, OSError, KeyError, ValueError):
         return None

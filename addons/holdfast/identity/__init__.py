@@ -3,12 +3,15 @@
 Reading order:
 
     serialization  one spelling of base64url and JSON
+    engine         what the signature engine lacks: RSA-PSS and Ed25519
     keys           a JWKS document becomes prebuilt public keys, by key ID and algorithm
+    expressions    CEL over the claims of a token, or over a user
+    mapping        how claims become a user, by the rules of their issuer
     token          the strict wrapper around the signature engine: parse, verify
     discovery      where the JWKS document comes from: OIDC discovery or a file
     key_source     when it is read again, and how long it is trusted while the issuer is down
     authenticator  what the gateway calls: every issuer, and the cache of verified tokens
     dev_issuer     an issuer for the demo and the tests, which signs for anyone
 
-`serialization`, `keys` and `token` are pure; time is an argument.
+`serialization` to `token` are pure; time is an argument.
 """

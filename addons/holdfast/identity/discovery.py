@@ -46,14 +46,14 @@ type LoadDocument = Callable[[], Awaitable[bytes]]
 
 
 def choose_loader(issuer: Issuer) -> LoadDocument:
-    """The way to this issuer's JWKS document: its file where one is given, else discovery."""
+    """The way to this issuer's JWKS document: its file or address where one is given, else discovery."""
     if issuer.jwks_file is not None:
         return partial(read_jwks_file, issuer.url, issuer.jwks_file)
-    return partial(discover_jwks, issuer)
+    return partial(fetch_jwks, issuer)
 
 
 def metadata_url(issuer: Issuer) -> str:
-    """Where the issuer's discovery document is."""
+    """Where the issuer's discovery document is, if it has one."""
     return issuer.discovery_url or issuer.url.rstrip("/") + METADATA_PATH
 
 
@@ -66,10 +66,15 @@ async def read_jwks_file(issuer_url: str, file: Path) -> bytes:
         raise ConfigurationError(f"issuer {issuer_url}: jwksFile {file} cannot be read: {reason}.") from error
 
 
-async def discover_jwks(issuer: Issuer) -> bytes:
-    """Fetch the JWKS document that the issuer's metadata names. Raises IssuerDown, ConfigurationError."""
+async def fetch_jwks(issuer: Issuer) -> bytes:
+    """Fetch the JWKS document: from `jwksURL`, else from where the issuer's metadata says.
+
+    Raises IssuerDown, ConfigurationError.
+    """
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS), await _open_client(issuer) as client:
+            if issuer.jwks_url is not None:
+                return await _fetch(client, issuer.jwks_url)
             metadata = await _fetch(client, metadata_url(issuer))
             return await _fetch(client, _read_jwks_uri(metadata, issuer.url))
     except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:

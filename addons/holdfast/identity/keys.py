@@ -34,6 +34,8 @@ CURVES: Mapping[str, tuple[str, ec.EllipticCurve]] = {
     "P-521": ("ES512", ec.SECP521R1()),
 }
 ED25519_BYTES = 32
+SIGNING_USES = frozenset({"sig", "jwt-svid"})
+"""RFC 7517 section 4.2, and what bundles of SPIFFE trust domains say instead (SPIFFE JWT-SVID section 4.2)."""
 SECRET_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 
 type PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
@@ -110,7 +112,8 @@ def _require_public(member: Mapping[str, Any]) -> None:
 
 
 def _require_for_signatures(member: Mapping[str, Any]) -> None:
-    if member.get("use", "sig") != "sig":
+    use = member.get("use", "sig")
+    if not isinstance(use, str) or use not in SIGNING_USES:
         raise ValueError("is not for signatures")
     operations = member.get("key_ops", ("verify",))
     if not isinstance(operations, tuple) or "verify" not in operations:

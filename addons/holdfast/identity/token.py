@@ -10,7 +10,7 @@ A refusal's `why`, for the record:
     malformed           not three canonical segments of strict JSON objects, or a header value of the wrong type
     too_large           longer than 16 KiB
     header_not_allowed  a header parameter beside alg, kid, typ, x5t and x5t#S256
-    wrong_type          a typ other than JWT or at+jwt
+    wrong_type          a typ other than JWT or at+jwt, or JWT or JOSE of SPIFFE's
     unknown_issuer      an iss that is not configured, letter for letter
     alg_not_allowed     an algorithm that is not configured for the issuer
     unknown_key         no key of the issuer has this kid and algorithm, or without a kid more than one might
@@ -43,6 +43,7 @@ from jose.exceptions import JOSEError
 from holdfast.errors import Unauthorized
 from holdfast.exchange import Identity
 from holdfast.identity.serialization import decode_base64url, parse_object
+from holdfast.settings.identity import SPIFFE
 
 if TYPE_CHECKING:
     from holdfast.identity.keys import KeySet
@@ -53,6 +54,7 @@ MAX_TOKEN_BYTES = 16 << 10
 LEEWAY_SECONDS = 30
 HEADER_PARAMETERS = frozenset({"alg", "kid", "typ", "x5t", "x5t#S256"})
 TOKEN_TYPES = frozenset({"jwt", "at+jwt"})
+SVID_TYPES = frozenset({"jwt", "jose"})
 
 NOT_VALID = "the token is not valid; get a new one"
 
@@ -74,7 +76,9 @@ def parse_token(text: str) -> UnverifiedToken:
         raise Unauthorized("the token is too large: at most 16 KiB are read", "too_large")
     header, claims = _read_segments(text)
     _check_header(header)
-    return UnverifiedToken(text, header["alg"], header.get("kid"), _read_issuer(claims), claims)
+    issuer = _read_issuer(claims)
+    _check_type(header, issuer)
+    return UnverifiedToken(text, header["alg"], header.get("kid"), issuer, claims)
 
 
 def verify_token(token: UnverifiedToken, mapper: UserMapper, keys: KeySet, now: float) -> Identity:
@@ -87,6 +91,7 @@ def verify_token(token: UnverifiedToken, mapper: UserMapper, keys: KeySet, now: 
     if token.issuer != issuer.url:
         raise Unauthorized("the token's issuer is not trusted here", "unknown_issuer")
     _verify_signature(token, issuer, keys)
+    _check_trust_domain(token.claims, issuer)
     expires_at = _check_times(token.claims, issuer.max_lifetime_seconds, now)
     _check_audience(token.claims, issuer)
     _check_unbound(token.claims)
@@ -117,15 +122,28 @@ def _check_header(header: Mapping[str, Any]) -> None:
         raise Unauthorized(NOT_VALID, "header_not_allowed")
     if not all(isinstance(value, str) and value for value in header.values()) or "alg" not in header:
         raise Unauthorized(NOT_VALID, "malformed")
-    if header.get("typ", "JWT").lower() not in TOKEN_TYPES:
+
+
+def _check_type(header: Mapping[str, Any], issuer: str) -> None:
+    accepted = SVID_TYPES if issuer.startswith(SPIFFE) else TOKEN_TYPES
+    if header.get("typ", "JWT").lower() not in accepted:
         raise Unauthorized("the token is of a type that is not accepted; send an ID or access token", "wrong_type")
 
 
 def _read_issuer(claims: Mapping[str, Any]) -> str:
-    issuer = claims.get("iss")
+    """The issuer; of a JWT-SVID that names none, its trust domain (SPIFFE JWT-SVID section 3)."""
+    issuer, subject = claims.get("iss"), claims.get("sub")
+    if "iss" not in claims and isinstance(subject, str) and subject.startswith(SPIFFE):
+        return SPIFFE + subject.removeprefix(SPIFFE).partition("/")[0]
     if not isinstance(issuer, str):
         raise Unauthorized("the token names no issuer", "unknown_issuer")
     return issuer
+
+
+def _check_trust_domain(claims: Mapping[str, Any], issuer: Issuer) -> None:
+    subject = claims.get("sub")
+    if issuer.url.startswith(SPIFFE) and not (isinstance(subject, str) and subject.startswith(f"{issuer.url}/")):
+        raise Unauthorized("the token's sub is not of its trust domain", "bad_claim")
 
 
 def _verify_signature(token: UnverifiedToken, issuer: Issuer, keys: KeySet) -> None:

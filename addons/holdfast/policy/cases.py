@@ -9,6 +9,7 @@ They are judged by that one file alone, so that they keep their meaning in whate
       user: agent-1
       groups: [agents]                # none when absent
       issuer: https://issuer.example  # empty when absent
+      claims: {repository: org/app}   # none when absent
       request: GET /api/v1/namespaces/web/pods
       expect: allow                   # allow | deny | hold
       rule: read-pods                 # optional: the rule that decides; "" when no rule does
@@ -18,7 +19,7 @@ They are judged by that one file alone, so that they keep their meaning in whate
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -43,6 +44,7 @@ class Case(PolicySection):
     user: str
     groups: tuple[str, ...] = ()
     issuer: str = ""
+    claims: dict[str, Any] = Field(default_factory=dict)
     request: Annotated[str, Field(pattern=r"^[A-Z]+ /[!-~]*$")]
     expect: Literal["allow", "deny", "hold"]
     rule: str | None = None
@@ -77,7 +79,7 @@ def run_cases(policy: Policy, file: Path) -> list[CaseResult]:
 
 def _judge(policy: Policy, case: Case) -> str:
     method, _, target = case.request.partition(" ")
-    identity = Identity(issuer=case.issuer, username=case.user, groups=case.groups)
+    identity = Identity(issuer=case.issuer, username=case.user, groups=case.groups, claims=case.claims)
     try:
         info = parse_request_info(method, canonicalize(target.encode("ascii")))
     except BadRequest as error:

@@ -25,6 +25,7 @@ import fnmatch
 import re
 from typing import TYPE_CHECKING
 
+from holdfast.exchange import flatten_claims
 from holdfast.policy.rules import RESOURCE_VERBS, URL_VERBS
 
 if TYPE_CHECKING:
@@ -136,10 +137,17 @@ def _compile_pair(pattern: str) -> tuple[TextTest, TextTest]:
 def _compile_subject(subject: Subject) -> SubjectTest:
     user = compile_globs(subject.users or ("*",))
     issuer = compile_globs(subject.issuers or ("*",))
-    if not subject.groups:
-        return lambda identity: user(identity.username) and issuer(identity.issuer)
-    group = compile_globs(subject.groups)
-    return lambda identity: user(identity.username) and issuer(identity.issuer) and any(map(group, identity.groups))
+    tests: list[SubjectTest] = [lambda identity: user(identity.username) and issuer(identity.issuer)]
+    if subject.groups:
+        group = compile_globs(subject.groups)
+        tests.append(lambda identity: any(map(group, identity.groups)))
+    tests += [_compile_claim(name, globs) for name, globs in subject.claims.items()]
+    return lambda identity: all(test(identity) for test in tests)
+
+
+def _compile_claim(name: str, globs: Sequence[str]) -> SubjectTest:
+    matches = compile_globs(globs)
+    return lambda identity: any(matches(text) for told, text in flatten_claims(identity.claims) if told == name)
 
 
 def _compile_resource_verbs(verbs: Sequence[str], reading: Reading) -> RequestTest:

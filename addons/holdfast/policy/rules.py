@@ -180,16 +180,23 @@ class PolicySection(Section):
 
 
 class Subject(PolicySection):
-    """Whom a rule is about: every list that is given must match (globs)."""
+    """Whom a rule is about: every list that is given must match (globs).
+
+    `claims` has a list for each claim, by its dotted name; of a claim that is itself a list, one value must match.
+    What a claim says is its issuer's word, so claims come with `issuers`.
+    """
 
     users: Entries[Glob] = ()
     groups: Entries[Glob] = ()
     issuers: Entries[Glob] = ()
+    claims: dict[str, Entries[Glob]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _someone(self) -> Subject:
         if not (self.users or self.groups or self.issuers):
             raise ValueError("at least one of users, groups, issuers")
+        if self.claims and not self.issuers:
+            raise ValueError("issuers beside claims: what a claim means is its issuer's word")
         return self
 
 

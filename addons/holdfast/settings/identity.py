@@ -2,9 +2,9 @@
 
 A file that the API server loads with `--authentication-config` (apiserver.config.k8s.io/v1) loads here as it is;
 its `jwt` list and that of the settings file make one list. What Kubernetes lacks is written beside what it has:
-`jwksFile`, `certificateAuthorityFile`, `algorithms`, `maxLifetimeSeconds` and `systemNames` of an issuer. What is
-checked here is what can be checked of each value alone (k8s.io/apiserver pkg/apis/apiserver/validation);
-expressions are compiled by `holdfast.identity`.
+`jwksURL`, `jwksFile`, `certificateAuthorityFile`, `algorithms`, `maxLifetimeSeconds` and `systemNames` of an issuer.
+What is checked here is what can be checked of each value alone (k8s.io/apiserver
+pkg/apis/apiserver/validation); expressions are compiled by `holdfast.identity`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from holdfast.settings.section import FilePath, Section, parse_model, read_yaml
 
 KUBERNETES_DOMAINS = ("kubernetes.io", "k8s.io")
 
+SPIFFE = "spiffe://"
+
+_TRUST_DOMAIN = r"[a-z0-9._-]{1,255}"
 _SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 _EXTRA_KEY = re.compile(rf"(?P<domain>{_SUBDOMAIN})/[a-z0-9/\-._~%!$&'()*+,;=:]+")
 
@@ -34,11 +37,14 @@ ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm.__value__)
 class Issuer(Section):
     """An OIDC issuer, and what its tokens must be like."""
 
-    url: str = Field(description="The exact `iss` of its tokens, `https://` unless it has a jwksFile.")
+    url: str = Field(
+        description="The exact `iss` of its tokens; `spiffe://TRUST-DOMAIN` for SPIFFE's, which may have none."
+    )
     discovery_url: str | None = Field(
         None, alias="discoveryURL", description="Where its discovery document is, when not at the usual place."
     )
-    jwks_file: FilePath | None = Field(None, description="Keys from this JWKS file instead of discovery.")
+    jwks_url: str | None = Field(None, alias="jwksURL", description="Keys from this address, without discovery.")
+    jwks_file: FilePath | None = Field(None, description="Keys from this JWKS file, without discovery.")
     certificate_authority: str = Field("", description="CA of the issuer's HTTPS, PEM itself; else the system's.")
     certificate_authority_file: FilePath | None = Field(None, description="The same from a file.")
     audiences: tuple[str, ...] = Field(description="`aud` must hold one of these.", min_length=1)
@@ -56,11 +62,23 @@ class Issuer(Section):
         (), description="Prefixes of `system:` names that it may give, such as `system:serviceaccount`; else none."
     )
 
-    @field_validator("url", "discovery_url")
+    @field_validator("url")
     @classmethod
-    def _plain_url(cls, url: str | None) -> str | None:
+    def _name(cls, url: str) -> str:
+        if url.startswith(SPIFFE):
+            if re.fullmatch(_TRUST_DOMAIN, url.removeprefix(SPIFFE)) is None:
+                raise ValueError("spiffe:// and a trust domain, without a path")
+        else:
+            _check_url(url)
+        return url
+
+    @field_validator("discovery_url", "jwks_url")
+    @classmethod
+    def _address(cls, url: str | None) -> str | None:
         if url is not None:
             _check_url(url)
+            if not url.startswith("https://"):
+                raise ValueError("an https:// address")
         return url
 
     @field_validator("certificate_authority")
@@ -79,15 +97,13 @@ class Issuer(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Issuer:
-        if self.jwks_file is None and not self.url.startswith("https://"):
-            raise ValueError("an issuer is discovered over https://, or has a jwksFile")
-        if self.discovery_url is not None:
-            if self.jwks_file is not None:
-                raise ValueError("discoveryURL or jwksFile, not both")
-            if self.discovery_url.rstrip("/") == self.url.rstrip("/"):
-                raise ValueError("a discoveryURL that is not url: the whole address of the discovery document")
-            if not self.discovery_url.startswith("https://"):
-                raise ValueError("an https:// discoveryURL")
+        given = [place for place in (self.discovery_url, self.jwks_url, self.jwks_file) if place is not None]
+        if len(given) > 1:
+            raise ValueError("one of discoveryURL, jwksURL and jwksFile")
+        if not given and not self.url.startswith("https://"):
+            raise ValueError("an issuer is discovered over https://, or has a jwksURL or jwksFile")
+        if self.discovery_url is not None and self.discovery_url.rstrip("/") == self.url.rstrip("/"):
+            raise ValueError("a discoveryURL that is not url: the whole address of the discovery document")
         if self.certificate_authority and self.certificate_authority_file is not None:
             raise ValueError("certificateAuthority (PEM) or certificateAuthorityFile, not both")
         return self
@@ -287,4 +303,4 @@ def _check_certificates(pem: str) -> None:
     try:
         x509.load_pem_x509_certificates(pem.encode())
     except ValueError as error:
-        raise ValueError("PEM with at least one certificate") from error
+        raise ValueError("certificates in PEM") from error
