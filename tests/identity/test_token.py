@@ -404,7 +404,7 @@ def test_an_algorithm_counts_only_where_the_issuer_allows_it():
     assert refusal.value.why == "alg_not_allowed"
 
 
-SVID_ISSUER = ISSUER.model_copy(update={"url": "spiffe://example.org"})
+SVID_ISSUER = ISSUER.model_copy(update={"url": "spiffe://example.org", "jwks_url": "https://spire.example.org/keys"})
 SVID = claiming(iss=DROPPED, sub="spiffe://example.org/ns/shop")
 
 
