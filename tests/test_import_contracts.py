@@ -21,6 +21,11 @@ NEWCOMERS = {
         "Only the hooks and the credential",
     ),
     "a stage that asks the database": ("approval/newcomer.py", "sqlalchemy", "Only the stores, the database module"),
+    "a verifier that asks the database": (
+        "audit/verify/newcomer.py",
+        "holdfast.audit.store.calls",
+        "What a record, a log and a proof are",
+    ),
     "a story that migrates": ("replay/newcomer.py", "alembic", "Only the stores, the database module"),
 }
 

@@ -18,7 +18,7 @@ from holdfast.errors import HoldfastError
 
 if TYPE_CHECKING:
     from holdfast.audit.ledger import Ledger
-    from holdfast.audit.store.ledger import LogRow
+    from holdfast.audit.logs import LogRow
 
 CERTIFIED = timedelta(days=60)
 

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from holdfast.audit.logs import PieceStore
     from holdfast.audit.sequence import Clock
-    from holdfast.audit.store.ledger import PieceStore
     from holdfast.database import Database
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)

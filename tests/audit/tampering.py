@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holdfast.audit.ledger import Ledger
+    from holdfast.audit.logs import LogRow
     from holdfast.audit.note import Signer, Verifier
     from holdfast.audit.record import Record
-    from holdfast.audit.store.ledger import LogRow
 
 CALLS = 6
 ALL_BY_A_WORKER = Sharing(workers=1, block_bytes=16_384, alone_lines=0, own_bytes=0)

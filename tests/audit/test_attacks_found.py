@@ -29,7 +29,7 @@ from holdfast.errors import ConfigurationError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from holdfast.audit.store.ledger import LogRow
+    from holdfast.audit.logs import LogRow
     from holdfast.audit.verify import Report
 
 

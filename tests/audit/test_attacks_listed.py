@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from holdfast.audit.store.ledger import LogRow
+    from holdfast.audit.logs import LogRow
     from holdfast.audit.verify import Report
     from services.postgres import PostgresServer
 

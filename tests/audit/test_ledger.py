@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from holdfast.audit.checkpoint import Checkpoint
     from holdfast.audit.keys import EpochKey
+    from holdfast.audit.logs import LogRow
     from holdfast.audit.record import Leaf
-    from holdfast.audit.store.ledger import LogRow
     from services.postgres import PostgresServer
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from audit.entries import new_id, record
 from holdfast.audit.checkpoint import Origin
+from holdfast.audit.logs import LogRow
 from holdfast.audit.note import KeyName
 from holdfast.audit.payload import Slot
 from holdfast.audit.record import Caller, CallRow, Kind, Leaf, Record, Redaction, Seen, Start, call_row
@@ -32,7 +33,6 @@ from holdfast.audit.retention import (
     plan_days,
     read_rules,
 )
-from holdfast.audit.store import LogRow
 from holdfast.settings.audit import PayloadRetention, Retention
 
 if TYPE_CHECKING:

@@ -47,7 +47,7 @@ from holdfast.audit.retention import (
     plan_days,
 )
 from holdfast.audit.sequence import Clock
-from holdfast.audit.store import AuditStore, LedgerStore, LogRow, dropping
+from holdfast.audit.store import AuditStore, LedgerStore, dropping
 from holdfast.audit.store.dropping import DayDropper
 from holdfast.audit.store.export import export_lines
 from holdfast.audit.store.retention import ERASING, RetentionStore
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.audit.ledger import Ledger
+    from holdfast.audit.logs import LogRow
     from holdfast.audit.verify import Report
     from holdfast.database import Database
 

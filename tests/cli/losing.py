@@ -11,7 +11,7 @@ from holdfast.audit.tree import hash_leaf, root_of
 
 if TYPE_CHECKING:
     from console.world import World
-    from holdfast.audit.store.ledger import LogRow
+    from holdfast.audit.logs import LogRow
 
 
 def lose_the_end(world: World, log: LogRow) -> None:

@@ -5,6 +5,7 @@ Written, on the path of a request:
     entries     the records of a call, made from its exchange
     record      a record, the leaf that it becomes, and the row that lists show of its call
     payload     bodies: pieces, their names, the salted commitment that a leaf holds
+    logs        logs as values: their rows, batches, and where large pieces go
     sequence    the head of a log, which gives records their place
     ledger      one writer's logs: opened after a check, added to, followed by the next
     writer      the thread that commits in groups

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from holdfast.audit.ledger import Ledger
+    from holdfast.audit.logs import LogRow
     from holdfast.audit.retention import DayPlan, StoredBody
     from holdfast.audit.store.dropping import DayDropper
-    from holdfast.audit.store.ledger import LogRow
     from holdfast.audit.store.retention import References, RetentionStore
 
 RECORDS_A_COMMIT = 100

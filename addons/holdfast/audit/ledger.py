@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING
 
 from holdfast.audit.checkpoint import Checkpoint, Origin, open_checkpoint, sign_checkpoint
 from holdfast.audit.keys import open_epoch_key
+from holdfast.audit.logs import Batch, LogRow
 from holdfast.audit.note import BadNote, KeyName, encode_base64
 from holdfast.audit.receipt import Receipt
 from holdfast.audit.record import Closing, Entry, Kind, Record, Rotation, Seen, Start, timestamp
 from holdfast.audit.sequence import NO_HASH, Clock, Head
-from holdfast.audit.store.ledger import Batch, LogRow
 from holdfast.audit.tree import hash_leaf
 from holdfast.errors import ConfigurationError, HoldfastError, Internal, Superseded, Unavailable
 

@@ -12,7 +12,7 @@ from holdfast.audit.writer import AuditWriter
 from holdfast.errors import ConfigurationError, Unavailable
 
 if TYPE_CHECKING:
-    from holdfast.audit.store.ledger import PieceStore
+    from holdfast.audit.logs import PieceStore
     from holdfast.database import Database
     from holdfast.metrics import Metrics
     from holdfast.settings import Settings

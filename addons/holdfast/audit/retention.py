@@ -12,9 +12,9 @@ from datetime import UTC, datetime, timedelta
 from itertools import batched
 from typing import TYPE_CHECKING
 
+from holdfast.audit.logs import LogRow
 from holdfast.audit.payload import Slot
 from holdfast.audit.record import CallRow, Redaction, Seen, column_text, timestamp
-from holdfast.audit.store.ledger import LogRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from holdfast.audit.checkpoint import Origin
     from holdfast.audit.ledger import Ledger
-    from holdfast.audit.store.ledger import LedgerStore, LogRow
+    from holdfast.audit.logs import LogRow
+    from holdfast.audit.store.ledger import LedgerStore
 
 REMEMBERED = 16
 

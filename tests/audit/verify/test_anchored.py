@@ -21,7 +21,7 @@ from holdfast.audit.tree import LeafHash, RootHash
 from holdfast.audit.verify import Class
 
 if TYPE_CHECKING:
-    from holdfast.audit.store.ledger import LogRow
+    from holdfast.audit.logs import LogRow
 
 WITNESS = Signer(KeyName("witness"), Ed25519PrivateKey.from_private_bytes(b"w" * 32), COSIGNATURE)
 FORGER = Ed25519PrivateKey.from_private_bytes(b"f" * 32)

@@ -26,8 +26,8 @@ from holdfast.errors import Unavailable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from holdfast.audit.logs import Batch, LogRow
     from holdfast.audit.record import Start
-    from holdfast.audit.store.ledger import Batch, LogRow
 
 EPOCHS = 3
 

@@ -21,7 +21,7 @@ from holdfast.audit.verify import Anchoring, Class, verify_lines
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from holdfast.audit.store.ledger import LogRow
+    from holdfast.audit.logs import LogRow
     from holdfast.database import Database
 
 DAY = "2026-03-01"

@@ -17,7 +17,7 @@ dropping   days dropped
 """
 
 from holdfast.audit.store.calls import AuditStore, CallStory
-from holdfast.audit.store.ledger import Batch, LedgerStore, LogRow
+from holdfast.audit.store.ledger import LedgerStore
 from holdfast.audit.store.search import ANY_CALL, Filters, Position
 
-__all__ = ["ANY_CALL", "AuditStore", "Batch", "CallStory", "Filters", "LedgerStore", "LogRow", "Position"]
+__all__ = ["ANY_CALL", "AuditStore", "CallStory", "Filters", "LedgerStore", "Position"]

@@ -26,7 +26,7 @@ from holdfast.audit.tree import parse_hash
 from holdfast.errors import ConfigurationError, Internal, NotFound
 
 if TYPE_CHECKING:
-    from holdfast.audit.store.ledger import PieceStore
+    from holdfast.audit.logs import PieceStore
     from holdfast.database import Database
 
 type Piece = Row[str, bytes, str, bytes | None]

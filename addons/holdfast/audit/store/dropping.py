@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, func, insert, select, text, update
 from sqlalchemy.exc import OperationalError
 
-from holdfast.audit.store.ledger import LedgerStore, LogRow, partition_name
+from holdfast.audit.logs import LogRow
+from holdfast.audit.store.ledger import LedgerStore, partition_name
 from holdfast.audit.store.retention import References, delete_blobs, overwrite_what_goes
 from holdfast.audit.store.signed import not_as_signed
 from holdfast.audit.store.tables import DAILY, blobs, bodies, calls, checkpoints, leaf_hashes, logs, records

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select
 
     from holdfast.audit.export import Line
-    from holdfast.audit.store.ledger import PieceStore
+    from holdfast.audit.logs import PieceStore
     from holdfast.database import Database
 
 CALL_COLUMNS = CallRow.__struct_fields__

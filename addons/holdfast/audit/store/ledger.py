@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from sqlalchemy import bindparam, insert, select, text, update
@@ -15,10 +14,9 @@ from sqlalchemy.exc import IntegrityError
 
 from holdfast.audit.callers import caller_claims as claims_of
 from holdfast.audit.callers import caller_id
-from holdfast.audit.checkpoint import Checkpoint, Origin
-from holdfast.audit.payload import Body, compress
+from holdfast.audit.logs import Batch, LogRow, PieceStore
+from holdfast.audit.payload import compress
 from holdfast.audit.record import call_row, encode_caller
-from holdfast.audit.sequence import Placed
 from holdfast.audit.store.tables import (
     DAILY,
     blobs,
@@ -39,6 +37,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from holdfast.audit.record import Caller, Record
+    from holdfast.audit.sequence import Placed
     from holdfast.database import Database
 
 KNOWN_CALLERS = 10_000
@@ -46,53 +45,6 @@ PARTITION_PATIENCE_MS = 1000
 """A partition needs its table for itself alone, and whoever comes meanwhile waits, the other gateways too."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class LogRow:
-    """A log as the database tells it; see `tables.LogColumns`."""
-
-    id: int
-    origin: Origin
-    replica: str
-    epoch: int
-    day: str
-    certificate: str
-    size: int
-    root: str
-    opened_at: str
-    closed_at: str | None
-    dropped_at: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What one transaction adds to a log: from one checkpoint to the next, whose signed note is `note`."""
-
-    log: int
-    day: str
-    before: Checkpoint
-    after: Checkpoint
-    note: str
-    placed: Sequence[Placed]
-    bodies: Sequence[tuple[Body, ...]]
-    closed_at: str | None = None
-
-
-class PieceStore(Protocol):
-    """Where large pieces are kept beside the database."""
-
-    def takes(self, kept: bytes) -> bool:
-        """Whether a piece that is kept as these bytes goes here."""
-
-    def put(self, day: str, pieces: Mapping[str, bytes]) -> None:
-        """Keep pieces by their SHA-256, durably, all of them or raise Unavailable."""
-
-    def get(self, day: str, sha256: str) -> bytes:
-        """Return a piece as it is kept. Raises NotFound, Unavailable."""
-
-    def delete(self, day: str, digests: Sequence[str]) -> None:
-        """Remove pieces; those that are not there are no error. Raises Unavailable."""
 
 
 class LedgerStore:

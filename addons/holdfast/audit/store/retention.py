@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy import bindparam, delete, func, literal, select, text, tuple_
 
 from holdfast.audit.keys import MAINTENANCE
+from holdfast.audit.logs import LogRow, PieceStore
 from holdfast.audit.payload import PIECE_BYTES, Slot
 from holdfast.audit.record import CallRow, Kind, call_row, decode
 from holdfast.audit.retention import Day, Place, StoredBody, first_written_day, is_pinned_by
-from holdfast.audit.store.ledger import LogRow, PieceStore, partition_name
+from holdfast.audit.store.ledger import partition_name
 from holdfast.audit.store.naming import require_one, starts_with
 from holdfast.audit.store.signed import LEGACY, is_legacy, time_of
 from holdfast.audit.store.tables import CALL_ROW, DAILY, blobs, bodies, calls, logs, records

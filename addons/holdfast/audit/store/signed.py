@@ -16,10 +16,11 @@ from sqlalchemy import select
 
 from holdfast.audit.checkpoint import Checkpoint, open_checkpoint
 from holdfast.audit.keys import parse_certificate
+from holdfast.audit.logs import LogRow
 from holdfast.audit.note import BadNote
 from holdfast.audit.payload import Slot
 from holdfast.audit.record import Kind, Redaction, call_row, decode
-from holdfast.audit.store.ledger import LedgerStore, LogRow
+from holdfast.audit.store.ledger import LedgerStore
 from holdfast.audit.store.tables import checkpoints, logs, records
 from holdfast.audit.tree import HASH_BYTES, Frontier, hash_leaf
 from holdfast.errors import Conflict, Internal
