@@ -23,7 +23,8 @@ from sqlalchemy import text
 
 # The stores put their tables into `metadata`.
 import holdfast.approval.store
-import holdfast.audit.store  # noqa: F401
+import holdfast.audit.store
+import holdfast.identity.store  # noqa: F401
 from holdfast.database import Database, metadata
 from holdfast.errors import ConfigurationError, Unavailable
 from holdfast.migrations import HEAD, REVISIONS, VERSION_TABLE

@@ -75,6 +75,12 @@ class HoldDesk:
             self._turns = asyncio.create_task(self._take_turns(), name="holdfast-holds")
         return await answer
 
+    def give_up(self, hold_id: HoldID, reason: str) -> None:
+        """Cancel one hold, if it waits here."""
+        waiter = self._waiters.get(hold_id)
+        if waiter is not None:
+            waiter.reason = reason
+
     async def close(self, reason: str) -> None:
         """Cancel every waiting hold, now and from now on; return when all waiters have their answer."""
         self._closing = reason

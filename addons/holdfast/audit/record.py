@@ -14,6 +14,7 @@ does not know how the call ended. The log itself speaks in records that belong t
 
     heartbeat  the first of a log, and of every run that goes on with it (`start` says from where); or all is quiet
     peer       what the other logs of the database were like at this moment
+    revoke     somebody is let in no more, or again: whom, why and by whom
     redact     payloads, or all of a closed log but its leaf hashes, are about to be erased; by whom and why
     rotate     the next log is signed with another key
     close      the last record of a log
@@ -67,6 +68,7 @@ class Kind(enum.StrEnum):
     DECISION = "decision"
     HEARTBEAT = "heartbeat"
     PEER = "peer"
+    REVOKE = "revoke"
     REDACT = "redact"
     ROTATE = "rotate"
     CLOSE = "close"
@@ -213,6 +215,22 @@ class Redaction(Part, frozen=True, kw_only=True):
     until: str = ""
 
 
+class Revoked(Part, frozen=True, kw_only=True):
+    """Whom of an issuer a command shut out, by `scope` (token, subject or user) and `value`; `lifted`: let in again.
+
+    `until` is when it is over by itself, empty where it is not.
+    """
+
+    id: str
+    issuer: str
+    lifted: bool = False
+    reason: str
+    requested_by: str
+    scope: str
+    until: str = ""
+    value: str
+
+
 class Rotation(Part, frozen=True, kw_only=True):
     """The next key: its public half in base64, and the SHA-256 of its certificate note in hexadecimal."""
 
@@ -247,6 +265,7 @@ class Record(Part, frozen=True, kw_only=True):
     request_body: Payload | None = None
     response: Answer | None = None
     response_body: Payload | None = None
+    revoke: Revoked | None = None
     rotate: Rotation | None = None
     start: Start | None = None
     streamed: bool = False

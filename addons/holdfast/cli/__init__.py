@@ -9,6 +9,7 @@
     audit         audit list and all that follows, a module for each command
     witness       witness serve, witness keys
     kubeconfig    kubeconfig
+    identity      identity revoke | restore | revocations
     policy        policy check
     doctor        doctor, with one function per check in `checks`
 

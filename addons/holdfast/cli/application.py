@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from holdfast.cli import approvals, audit, dev_issuer, doctor, kubeconfig, policy, serve, witness
+from holdfast.cli import approvals, audit, dev_issuer, doctor, identity, kubeconfig, policy, serve, witness
 from holdfast.cli.output import show_safely
 from holdfast.errors import ConfigurationError, HoldfastError
 
@@ -86,6 +86,7 @@ app.command("doctor")(doctor.doctor)
 app.command("kubeconfig")(kubeconfig.kubeconfig)
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(audit.app, name="audit")
+app.add_typer(identity.app, name="identity")
 app.add_typer(policy.app, name="policy")
 app.add_typer(witness.app, name="witness")
 app.add_typer(dev_issuer.app, name="dev-issuer")

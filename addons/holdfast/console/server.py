@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from holdfast.approval.store import HoldStore
@@ -18,6 +19,8 @@ from holdfast.console.application import ApprovalsAPI
 from holdfast.console.decisions import Decisions
 from holdfast.database import Database
 from holdfast.identity.authenticator import Authenticator
+from holdfast.identity.revoking import RevocationWatch
+from holdfast.identity.store import RevocationStore
 from holdfast.metrics import Metrics
 from holdfast.serving import Service, serve
 
@@ -62,6 +65,9 @@ async def open_application(settings: Settings, stack: contextlib.AsyncExitStack)
     stack.push_async_callback(authenticator.close)
     database = Database.open(settings.database_url, deadline_seconds=settings.audit.deadline_seconds)
     stack.callback(database.close)
+    watch = RevocationWatch(RevocationStore(database).all, partial(setattr, authenticator, "denylist"))
+    await watch.start()
+    stack.push_async_callback(watch.close)
     ledger = open_ledger(settings, database, CONSOLE)
     publisher = open_publisher(settings, LedgerTrees(ledger, LedgerStore(database)))
     publisher.start()

@@ -199,12 +199,23 @@ class GatewayProxy(layer.Layer):
         yield from child.handle_event(event)
 
 
+class Look(events.Event):
+    """Nothing has arrived, and yet streams are to look whether they must end: see `Exchange.cut`."""
+
+
 class GatewayLayer(HttpLayer):
     """mitmproxy's HTTP layer, with `GatewayStream` for every stream."""
 
     def __init__(self, context: Context, wire: Wire) -> None:
         super().__init__(context, HTTPMode.transparent)
         self.wire = wire
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if not isinstance(event, Look):
+            yield from super()._handle_event(event)
+            return
+        for stream in list(self.streams.values()):
+            yield from self.event_to_child(stream, event)
 
     def make_stream(self, stream_id: int) -> layer.CommandGenerator[None]:
         """Open a stream that needs a verdict."""
@@ -255,6 +266,7 @@ class GatewayStream(HttpStream):
         self.credential_attached = False
         self.request_sent = False
         self.response_begun = False
+        self.session_begun = False
         self.was_cut = False
         self.was_withheld = False
 
@@ -266,6 +278,10 @@ class GatewayStream(HttpStream):
             self.exchange.left.set()
         if isinstance(event, RequestProtocolError | ResponseProtocolError):
             event = replace(event, message=_without_quotes(event.message))
+        if isinstance(event, Look):
+            if self._paused is None:  # a hook that is waited for comes first; whoever looks looks again
+                yield from self._end_what_is_cut()
+            return
         for command in super().handle_event(event):
             if not isinstance(command, SendHttp):
                 yield command
@@ -273,7 +289,16 @@ class GatewayStream(HttpStream):
                 yield from self._towards_client(command)
             else:
                 yield from self._towards_server(command)
-        if self.response_begun and self.exchange.cut and not self.was_cut:
+        yield from self._end_what_is_cut()
+
+    def _end_what_is_cut(self) -> layer.CommandGenerator[None]:
+        if self.was_cut or not ((self.response_begun or self.session_begun) and self.exchange.cut):
+            return
+        if self.session_begun:
+            self.was_cut = True
+            yield commands.CloseConnection(self.context.client)
+            yield commands.CloseConnection(self.context.server)
+        else:
             yield from self._cut(self.exchange.cut)
 
     def _towards_client(self, command: SendHttp) -> layer.CommandGenerator[None]:
@@ -517,6 +542,7 @@ class GatewayStream(HttpStream):
             return
         self.child_layer = UpgradedRelay(self.context, self.flow, self.exchange, self.wire.open_tap(self.exchange))
         self._handle_event = self.passthrough
+        self.session_begun = True
         yield from self.child_layer.handle_event(events.Start())
         yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
 

@@ -14,6 +14,7 @@ from holdfast.audit.entries import hold_entry, shown_uri
 from holdfast.errors import Forbidden, HoldfastError, Internal
 from holdfast.exchange import Effect, HoldState, binding_digest
 from holdfast.hooks.fail_closed import fail_closed
+from holdfast.identity.denylist import REVOKED
 from holdfast.kube.status import forbidden_message
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Held:
             exchange.hold = await self.gateway.desk.wait(exchange.hold, exchange.left)
             exchange.held_seconds = monotonic() - begun
         if exchange.hold.state is HoldState.APPROVED:
-            exchange.hold = await self._release(exchange.hold, exchange.left.is_set())
+            exchange.hold = await self._release(exchange)
         if exchange.hold.state is not HoldState.RELEASED:
             raise Forbidden(_refusal(exchange, exchange.hold))
 
@@ -73,9 +74,15 @@ class Held:
         await asyncio.to_thread(self.gateway.holds.cancel, hold.id, reason, datetime.now(UTC))
         return replace(hold, state=HoldState.CANCELLED, decision_reason=reason)
 
-    async def _release(self, hold: Hold, caller_left: bool) -> Hold:
-        if caller_left:
+    async def _release(self, exchange: Exchange) -> Hold:
+        hold, identity = exchange.hold, exchange.identity
+        if hold is None or identity is None:
+            raise Internal("the call reached its release without a hold; nothing was let through.")
+        if exchange.left.is_set():
             return await self._cancel(hold, "the caller left")
+        await self.gateway.revocations.read()  # not two seconds old: what follows cannot be undone
+        if self.gateway.authenticator.is_revoked(identity):
+            return await self._cancel(hold, REVOKED)
         released = await asyncio.to_thread(self.gateway.holds.release, hold.id, hold.digest, datetime.now(UTC))
         return replace(hold, state=HoldState.RELEASED if released else HoldState.CANCELLED)
 

@@ -57,6 +57,7 @@ class Recorded:
     @fail_closed_even_refused
     async def upgrade_end(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         """An exec, attach or port-forward session is over."""
+        exchange.error = exchange.cut
         await self._finish(exchange)
 
     async def _finish(self, exchange: Exchange) -> None:

@@ -20,6 +20,7 @@ from mitmproxy.proxy.commands import Command, StartHook
 from mitmproxy.proxy.layers.http import HttpLayer
 from mitmproxy.proxy.layers.http._http2 import Http2Server
 
+from holdfast.credential.layer import Look
 from holdfast.hooks.fail_closed import log_fault
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class GatewayConnectionHandler(mode_servers.ProxyConnectionHandler):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)  # type: ignore[no-untyped-call]
         self.connected.add(self)
+        self._looks: set[asyncio.Task[None]] = set()
         self.max_conns: collections.defaultdict[Address, asyncio.Semaphore] = collections.defaultdict(
             lambda: asyncio.Semaphore(UPSTREAM_CONNECTIONS)
         )
@@ -55,6 +57,14 @@ class GatewayConnectionHandler(mode_servers.ProxyConnectionHandler):
         client = self.transports.get(self.client)
         if client is not None and client.handler is not None:
             client.handler.cancel("the gateway is shutting down")
+
+    def look(self) -> None:
+        """Have its streams look whether they are to end (`Exchange.cut`), though nothing arrives."""
+        if self.client not in self.transports:
+            return
+        look = asyncio.create_task(self.server_event(Look()))
+        self._looks.add(look)
+        look.add_done_callback(self._looks.discard)
 
     async def drain_writers(self) -> None:
         """Wait for sockets, for the record, and, on the API server's side, for the client's window."""
@@ -159,6 +169,12 @@ def end_connections() -> None:
     """End every client's connection."""
     for handler in list(GatewayConnectionHandler.connected):
         handler.end()
+
+
+def look_at_streams() -> None:
+    """Have every stream of every client look whether it is to end."""
+    for handler in list(GatewayConnectionHandler.connected):
+        handler.look()
 
 
 def build_table(names: Iterable[str], addons: Iterable[object]) -> HookTable:

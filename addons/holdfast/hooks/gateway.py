@@ -26,10 +26,13 @@ from holdfast.credential.probe import probe_upstream
 from holdfast.credential.sources import CredentialSource, open_source
 from holdfast.database import Database
 from holdfast.errors import ConfigurationError
-from holdfast.hooks.connection import end_connections
+from holdfast.hooks.connection import end_connections, look_at_streams
 from holdfast.hooks.listener import ListenerCertificates, listener_certificates, make_private_folder
 from holdfast.hooks.taps import open_upgrade_tap
 from holdfast.identity.authenticator import Authenticator
+from holdfast.identity.denylist import REVOKED, Denylist
+from holdfast.identity.revoking import RevocationWatch
+from holdfast.identity.store import RevocationStore
 from holdfast.masking.fingerprint import Fingerprinter
 from holdfast.masking.plan import compile_plan
 from holdfast.metrics import Metrics, MetricsServer, serve_metrics
@@ -85,6 +88,7 @@ class Gateway:
         self.database = Database.open(settings.database_url, deadline_seconds=settings.audit.deadline_seconds)
         self.holds = HoldStore(self.database)
         self.desk = HoldDesk(self.holds)
+        self.revocations = RevocationWatch(RevocationStore(self.database).all, self._shut_out)
         self.pieces = open_pieces(settings.audit.payloads, settings.audit.deadline_seconds)
         if self.pieces is not None:
             self.pieces.check()
@@ -108,6 +112,7 @@ class Gateway:
     async def start(self) -> None:
         """Fetch the issuers' keys, try the credential, start the writer."""
         await self.authenticator.start()
+        await self.revocations.start()
         version = await probe_upstream(self.source)
         if self.settings.metrics.port is not None:
             self.metrics_server = serve_metrics(self.metrics, self.settings.metrics.host, self.settings.metrics.port)
@@ -137,8 +142,23 @@ class Gateway:
         if self.metrics_server is not None:
             await asyncio.to_thread(self.metrics_server.close)
         await self.source.close()
+        await self.revocations.close()
         await self.authenticator.close()
         self.database.close()
+
+    def _shut_out(self, denylist: Denylist) -> None:
+        """Let nobody in who is on it, and end what those still have under way."""
+        self.authenticator.denylist = denylist
+        revoked = [exchange for exchange in list(self.wire.exchanges.values()) if self._is_shut_out(exchange)]
+        for exchange in revoked:
+            exchange.cut = exchange.cut or REVOKED
+            if exchange.hold is not None:
+                self.desk.give_up(exchange.hold.id, REVOKED)
+        if revoked:
+            look_at_streams()
+
+    def _is_shut_out(self, exchange: Exchange) -> bool:
+        return exchange.identity is not None and not exchange.over and self.authenticator.is_revoked(exchange.identity)
 
     async def _drain(self, deadline: float, is_over: Callable[[Exchange], bool]) -> None:
         while monotonic() < deadline:

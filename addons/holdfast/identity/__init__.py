@@ -10,8 +10,11 @@ Reading order:
     token          the strict wrapper around the signature engine: parse, verify
     discovery      where the JWKS document comes from: OIDC discovery or a file
     key_source     when it is read again, and how long it is trusted while the issuer is down
+    denylist       who is let in no more, though a token of theirs is good
+    revoking       when the denylist is read again
+    store          revocations and used assertions in the database
     authenticator  what the gateway calls: every issuer, and the cache of verified tokens
     dev_issuer     an issuer for the demo and the tests, which signs for anyone
 
-`serialization` to `token` are pure; time is an argument.
+`serialization` to `token`, and `denylist`, are pure; time is an argument.
 """

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.errors import Unauthorized
 from holdfast.exchange import Identity
+from holdfast.identity.denylist import Denylist
 from holdfast.identity.discovery import IssuerDown, choose_loader
 from holdfast.identity.key_source import KeySource
 from holdfast.identity.keys import KeySet
@@ -58,6 +59,7 @@ class Authenticator:
             url: KeySource(mapper.issuer, choose_loader(mapper.issuer), clock=clock)
             for url, mapper in self._mappers.items()
         }
+        self.denylist = Denylist()
         self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
 
     async def start(self) -> None:
@@ -82,19 +84,31 @@ class Authenticator:
     def cached(self, authorization: str | None) -> Identity | None:
         """The identity of a token verified of late, at once; None means ask `authenticate`."""
         token = _read_bearer(authorization)
-        return None if token is None else self._recall(token)
+        found = None if token is None else self._recall(token)
+        return None if found is None or self.is_revoked(found) else found
+
+    def is_revoked(self, identity: Identity) -> bool:
+        """Whether the identity, whose token is good, is let in no more."""
+        return self.denylist.find(identity, self._clock()) is not None
 
     async def authenticate(self, authorization: str | None) -> Identity:
         """Verify the token in `Bearer TOKEN`; waits for a key fetch only when the token's key is not known.
 
         Raises Unauthorized, with the reason codes of `holdfast.identity.token` and `no_token`, `not_bearer` and
-        `keys_unavailable`.
+        `keys_unavailable` and `revoked`.
         """
         token = _read_bearer(authorization)
         if token is None:
             raise self._refuse_missing(authorization)
         remembered = self._recall(token)
-        return remembered if remembered is not None else await self._verify(token)
+        if remembered is None:
+            return await self._verify(token)
+        self.require_allowed(remembered)
+        return remembered
+
+    def require_allowed(self, identity: Identity) -> None:
+        """Raise Unauthorized when it is."""
+        self.denylist.require_allowed(identity, self._clock())
 
     async def _verify(self, text: str) -> Identity:
         token = parse_token(text)
@@ -103,6 +117,7 @@ class Authenticator:
             raise Unauthorized("the token's issuer is not trusted here", "unknown_issuer")
         keys = await self._find_keys(source, token)
         identity = verify_token(token, self._mappers[token.issuer], keys, self._clock())
+        self.require_allowed(identity)
         self._remember(text, identity, keys)
         return identity
 

@@ -56,8 +56,8 @@ def open_eraser(
     eraser = Eraser(
         store,
         DayDropper(database, SignedLogs(database, root), has_pieces=pieces is not None),
-        lambda: _open_log(settings, database, stack),
-        requested_by or _who_runs_this(),
+        lambda: open_log(settings, database, stack),
+        requested_by or who_runs_this(),
         lambda: datetime.now(UTC),
     )
     return store, eraser
@@ -78,8 +78,8 @@ def describe_unattributed(unattributed: Mapping[str, int]) -> list[dict[str, Any
     return [{"log": log, "bodies": number} for log, number in unattributed.items()]
 
 
-def _open_log(settings: Settings, database: Database, stack: ExitStack) -> Ledger:
-    """Open the log that says what is erased; it is closed and anchored at the end of the command."""
+def open_log(settings: Settings, database: Database, stack: ExitStack) -> Ledger:
+    """Open the log that says what commands did; it is closed and anchored at the end of the command."""
     from holdfast.audit.anchors.opening import open_publisher
     from holdfast.audit.keys import MAINTENANCE
     from holdfast.audit.opening import open_ledger
@@ -94,7 +94,8 @@ def _open_log(settings: Settings, database: Database, stack: ExitStack) -> Ledge
     return ledger
 
 
-def _who_runs_this() -> str:
+def who_runs_this() -> str:
+    """The name of the user whose command this is."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -81,6 +81,8 @@ def _check_url(to: str, *, is_told_to_everybody: bool) -> None:
 
 
 def _copy(original: Database, copy: Database, step: Step) -> int:
+    import holdfast.approval.store
+    import holdfast.identity.store  # noqa: F401  their tables are copied too
     from holdfast.audit.store.copying import copy_record, count_rows, find_difference
     from holdfast.errors import HoldfastError
 

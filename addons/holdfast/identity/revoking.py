@@ -1,0 +1,63 @@
+"""The denylist as it is in the database, read every two seconds by whoever lets callers in.
+
+What was read last counts while the database is away: nothing gets past the gateway then in any case, since nothing
+can be recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+from holdfast.errors import HoldfastError
+from holdfast.identity.denylist import Denylist
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from holdfast.identity.denylist import Revocation
+
+    type LoadRevocations = Callable[[], Iterable[Revocation]]
+
+SECONDS_BETWEEN_READS = 2.0
+
+logger = logging.getLogger(__name__)
+
+
+class RevocationWatch:
+    """Reads the denylist again and again; lives on one event loop. `load` is blocking and runs on a thread."""
+
+    def __init__(
+        self, load: LoadRevocations, take: Callable[[Denylist], None], *, seconds: float = SECONDS_BETWEEN_READS
+    ) -> None:
+        """`take` is called on the event loop with what each reading found."""
+        self._load = load
+        self._take = take
+        self._seconds = seconds
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Read it once, then go on reading. Raises Unavailable."""
+        await self.read()
+        self._task = asyncio.create_task(self._keep_reading())
+
+    async def close(self) -> None:
+        """Stop reading."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def read(self) -> None:
+        """Read it now. Raises Unavailable."""
+        self._take(Denylist(await asyncio.to_thread(self._load)))
+
+    async def _keep_reading(self) -> None:
+        while True:
+            await asyncio.sleep(self._seconds)
+            try:
+                await self.read()
+            except HoldfastError as error:
+                logger.warning("Keeping the revocations from before: %s", error)

@@ -1,0 +1,105 @@
+"""Revocations and used assertions in the database, where every replica and the approvals API see them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Column, Index, Named, Table, TypedColumns, UniqueConstraint, delete, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from holdfast.database import Code, Moment, metadata
+from holdfast.errors import Conflict, NotFound
+from holdfast.identity.denylist import Revocation, Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import Connection
+
+    from holdfast.database import Database
+
+
+class RevocationColumns(TypedColumns):
+    """`Revocation`, column for field."""
+
+    id: Named[str] = Column(Code, primary_key=True)
+    issuer: Named[str] = Column(Code)
+    scope: Named[str] = Column(Code)
+    value: Named[str] = Column(Code)
+    reason: Named[str]
+    revoked_by: Named[str]
+    revoked_at: Named[datetime] = Column(Moment)
+    until: Named[datetime | None] = Column(Moment)
+
+
+class UsedAssertionColumns(TypedColumns):
+    """A SAML assertion that was exchanged; after `until` nobody could use it any more."""
+
+    issuer: Named[str] = Column(Code, primary_key=True)
+    id: Named[str] = Column(Code, primary_key=True)
+    until: Named[datetime] = Column(Moment)
+
+
+revocations = Table("revocations", metadata, RevocationColumns, UniqueConstraint("issuer", "scope", "value"))
+used_assertions = Table("used_assertions", metadata, UsedAssertionColumns)
+Index("used_assertions_by_end", used_assertions.c.until)
+
+
+class RevocationStore:
+    """Blocking; every method raises Unavailable."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def all(self) -> list[Revocation]:
+        """Every revocation, the oldest first."""
+        with self._database.reading() as connection:
+            rows = connection.execute(select(revocations).order_by(revocations.c.revoked_at, revocations.c.id))
+            return [Revocation(**{**row, "scope": Scope(row["scope"])}) for row in rows.mappings()]
+
+    def require_new(self, revocation: Revocation) -> None:
+        """Raise Conflict when what it names is revoked already."""
+        named = (revocation.issuer, revocation.scope, revocation.value)
+        for other in self.all():
+            if (other.issuer, other.scope, other.value) == named:
+                raise Conflict(f"{other.id} revokes it already; `holdfast identity restore {other.id}` lifts that")
+
+    def add(self, revocation: Revocation) -> None:
+        """Keep one. Raises Conflict when there is one of the same token, subject or user already."""
+        values = {column.name: getattr(revocation, column.name) for column in revocations.c}
+        with self._database.writing() as connection:
+            if not _insert_new(connection, revocations, {**values, "scope": revocation.scope.value}):
+                raise Conflict("it is revoked already; `holdfast identity revocations` lists what is")
+
+    def get(self, revocation_id: str) -> Revocation:
+        """One by its ID. Raises NotFound."""
+        for revocation in self.all():
+            if revocation.id == revocation_id:
+                return revocation
+        raise NotFound(f"there is no revocation {revocation_id}; `holdfast identity revocations` lists them")
+
+    def remove(self, revocation_id: str) -> None:
+        """Lift one, if it is there."""
+        with self._database.writing() as connection:
+            connection.execute(delete(revocations).where(revocations.c.id == revocation_id))
+
+
+class UsedAssertions:
+    """Which SAML assertions were used. Blocking; every method raises Unavailable."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def remember(self, issuer: str, assertion_id: str, until: datetime, now: datetime) -> bool:
+        """Use an assertion; true exactly once for each, whoever asks. What ended before `now` is forgotten."""
+        with self._database.writing() as connection:
+            connection.execute(delete(used_assertions).where(used_assertions.c.until < now))
+            return _insert_new(connection, used_assertions, {"issuer": issuer, "id": assertion_id, "until": until})
+
+
+def _insert_new(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
+    """Insert a row unless one of its keys is taken; whether it is in now because of that."""
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    statement = insert(table).values(values).on_conflict_do_nothing().returning(table.c.id)
+    return connection.execute(statement).first() is not None

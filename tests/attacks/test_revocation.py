@@ -1,0 +1,187 @@
+"""Somebody who was revoked gets nothing more: no call, no event of a watch, no byte of a session, no approval."""
+
+from __future__ import annotations
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from attacks.conftest import POD_PATH, approve, pending_holds
+from attacks.scripted_upstream import answer, send
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+    from attacks.conftest import Target
+
+WATCH_PATH = "/api/v1/namespaces/demo/pods"
+HELD_PATH = "/api/v1/namespaces/demo"
+EVENT = b'{"type":"ADDED","object":{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p"}}}\n'
+POD = b'{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p"}}'
+
+
+@pytest.fixture
+def target(make_target: Callable[..., Target]) -> Target:
+    target = make_target()
+    target.upstream.acts[POD_PATH.encode()] = send(answer(POD))
+    return target
+
+
+def revoke(target: Target, *arguments: str) -> dict[str, Any]:
+    done = target.gateway.holdfast("identity", "revoke", "--reason", "taken over", "-o", "json", *arguments)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def endless(seen: threading.Event) -> Callable[[ssl.SSLSocket], None]:
+    """A watch with one event, which then says nothing; `seen` is set when the gateway ends it."""
+
+    def act(connection: ssl.SSLSocket) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        connection.sendall(head + b"%x\r\n%s\r\n" % (len(EVENT), EVENT))
+        connection.settimeout(60)
+        if connection.recv(1) == b"":
+            seen.set()
+        raise EOFError
+
+    return act
+
+
+def session(seen: threading.Event) -> Callable[[ssl.SSLSocket], None]:
+    """An exec session in which nobody says anything."""
+
+    def act(connection: ssl.SSLSocket) -> None:
+        connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n")
+        connection.settimeout(60)
+        if connection.recv(1) == b"":
+            seen.set()
+        raise EOFError
+
+    return act
+
+
+def watch(target: Target, token: str, *, http2: bool) -> tuple[bytes, bool]:
+    """What was received, and whether it ended as an error."""
+    received = b""
+    headers = {"Authorization": f"Bearer {token}"}
+    try:
+        with (
+            target.client(http2=http2) as client,
+            client.stream("GET", WATCH_PATH + "?watch=1", headers=headers, timeout=60) as response,
+        ):
+            for data in response.iter_raw():
+                received += data
+    except httpx.HTTPError:
+        return received, True
+    return received, False
+
+
+@pytest.mark.parametrize("http2", [False, True], ids=["h1", "h2"])
+def test_a_silent_watch_is_cut_and_others_go_on(target: Target, *, http2: bool) -> None:
+    ended = threading.Event()
+    target.upstream.acts[WATCH_PATH.encode()] = endless(ended)
+    agent, other = target.gateway.token("agent", "agents"), target.gateway.token("other", "agents")
+    with ThreadPoolExecutor() as pool:
+        watching = pool.submit(watch, target, agent, http2=http2)
+        going_on = pool.submit(watch, target, other, http2=http2)
+        target.settle(lambda: len(target.upstream.calls()) == 2)
+        revoke(target, "--subject", "agent")
+        assert watching.result(30) == (EVENT, True)
+        assert ended.wait(30)
+        assert target.call("GET", POD_PATH, token=other).status_code == 200
+        assert not going_on.done()
+        revoke(target, "--user", "other")
+        assert going_on.result(30) == (EVENT, True)
+    target.settle(lambda: len(target.outcomes(WATCH_PATH + "?watch=1")) == 2)
+    assert all("revoked" in outcome["error"] for outcome in target.outcomes(WATCH_PATH + "?watch=1"))
+
+
+def test_a_silent_session_is_cut(target: Target) -> None:
+    ended = threading.Event()
+    path = f"{POD_PATH}/exec?command=sh&stdin=true&stdout=true"
+    target.upstream.acts[f"{POD_PATH}/exec".encode()] = session(ended)
+    upgrade = b"Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer <token>\r\nContent-Length: 0\r\n".encode()
+    with target.connect() as connection:
+        connection.sendall(target.fill(head + upgrade + b"\r\n"))
+        assert connection.recv(12) == b"HTTP/1.1 101"
+        revoke(target, "--subject", "agent")
+        connection.settimeout(30)
+        while connection.recv(1000):
+            pass
+    assert ended.wait(30)
+    target.settle(lambda: target.outcomes(f"{POD_PATH}/exec"))
+    assert "revoked" in target.outcomes(f"{POD_PATH}/exec")[0]["error"]
+
+
+def test_a_held_call_is_given_up_and_an_approval_comes_too_late(target: Target) -> None:
+    with ThreadPoolExecutor() as pool:
+        held = pool.submit(target.call, "DELETE", HELD_PATH)
+        target.settle(lambda: pending_holds(target.gateway.database))
+        revoke(target, "--subject", "agent")
+        refused = held.result(30)
+    assert refused.status_code == 403
+    assert "revoked" in refused.json()["message"]
+    assert pending_holds(target.gateway.database) == []
+    assert target.upstream.calls() == []
+
+
+def test_no_call_passes_until_it_is_lifted(target: Target) -> None:
+    token = target.gateway.token("agent", "agents", jti="t-1")
+    newer = target.gateway.token("agent", "agents", jti="t-2")
+    assert target.call("GET", POD_PATH, token=token).status_code == 200
+    revocation = revoke(target, "--token-id", "t-1")
+    target.settle(lambda: target.call("GET", POD_PATH, token=token).status_code == 401)
+    refused = target.call("GET", POD_PATH, token=token)
+    assert refused.json()["message"].startswith("the token was revoked")
+    assert "taken over" not in refused.text
+    assert target.outcomes(POD_PATH)[-1]["refusal"]["why"] == "revoked"
+    assert target.call("GET", POD_PATH, token=newer).status_code == 200
+    before = len(target.upstream.calls())
+    assert target.call("GET", POD_PATH, token=token).status_code == 401
+    assert len(target.upstream.calls()) == before
+    done = target.gateway.holdfast("identity", "restore", revocation["id"], "--reason", "a mistake")
+    assert done.returncode == 0, done.stderr
+    target.settle(lambda: target.call("GET", POD_PATH, token=token).status_code == 200)
+
+
+def test_a_revocation_is_on_record_and_listed(target: Target) -> None:
+    first = revoke(target, "--subject", "agent", "--for", "8h", "--requested-by", "carol")
+    twice = target.gateway.holdfast("identity", "revoke", "--subject", "agent", "--reason", "x")
+    assert (twice.returncode, f"{first['id']} revokes it already" in twice.stderr) == (1, True)
+    listed = json.loads(target.gateway.holdfast("identity", "revocations", "-o", "json").stdout)
+    assert listed["revocations"] == [first]
+    verdict = target.gateway.holdfast("audit", "verify", "-o", "json")
+    assert json.loads(verdict.stdout)["verdict"] == "UNANCHORED"
+
+
+def test_an_approved_call_of_somebody_revoked_is_not_released(target: Target) -> None:
+    with ThreadPoolExecutor() as pool:
+        held = pool.submit(target.call, "DELETE", HELD_PATH)
+        target.settle(lambda: pending_holds(target.gateway.database))
+        revoke(target, "--subject", "agent")
+        if pending_holds(target.gateway.database):
+            approve(target)
+        assert held.result(30).status_code == 403
+    assert target.upstream.calls() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        ((), "expected one of --token-id, --subject and --user"),
+        (("--subject", "a", "--user", "b"), "expected one of --token-id, --subject and --user"),
+        (("--subject", "a\nb"), "expected printable text"),
+        (("--subject", "a", "--issuer", "https://other.test"), "--issuer: found 'https://other.test'"),
+        (("--subject", "a", "--for", "soon"), "--for: found 'soon'"),
+    ],
+)
+def test_what_cannot_be_revoked_is_told(target: Target, arguments: tuple[str, ...], fault: str) -> None:
+    done = target.gateway.holdfast("identity", "revoke", "--reason", "x", *arguments)
+    assert done.returncode == 2
+    assert fault in done.stderr

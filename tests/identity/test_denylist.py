@@ -1,0 +1,141 @@
+"""Whom a revocation shuts out, and who is still let in."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from holdfast.database import Database
+from holdfast.errors import Conflict, NotFound, Unauthorized, Unavailable
+from holdfast.exchange import Identity
+from holdfast.identity.denylist import Denylist, Revocation, Scope
+from holdfast.identity.revoking import RevocationWatch
+from holdfast.identity.store import RevocationStore, UsedAssertions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+NOW = NOON.timestamp()
+ISSUER = "https://issuer.test"
+CALLER = Identity(ISSUER, "ci:robot", claims={"sub": "robot", "jti": "t-1"})
+ONE = Revocation("r-1", ISSUER, Scope.SUBJECT, "robot", "taken over", "carol", NOON)
+
+
+@pytest.mark.parametrize(
+    ("change", "caller", "is_revoked"),
+    [
+        ({}, CALLER, True),
+        ({}, replace(CALLER, claims={"sub": "robot", "jti": "t-2"}), True),
+        ({}, replace(CALLER, claims={"sub": "robot2", "jti": "t-1"}), False),
+        ({}, replace(CALLER, claims={"jti": "robot"}), False),
+        ({}, replace(CALLER, claims={"sub": 7}), False),
+        ({}, replace(CALLER, issuer="https://other.test"), False),
+        ({"scope": Scope.TOKEN, "value": "t-1"}, CALLER, True),
+        ({"scope": Scope.TOKEN, "value": "t-2"}, CALLER, False),
+        ({"scope": Scope.TOKEN, "value": "robot"}, CALLER, False),
+        ({"scope": Scope.USER, "value": "ci:robot"}, CALLER, True),
+        ({"scope": Scope.USER, "value": "robot"}, CALLER, False),
+        ({"until": NOON + timedelta(seconds=1)}, CALLER, True),
+        ({"until": NOON}, CALLER, False),
+    ],
+)
+def test_a_revocation_is_of_one_issuer_one_kind_and_one_value(
+    change: dict[str, Any], caller: Identity, *, is_revoked: bool
+) -> None:
+    denylist = Denylist([replace(ONE, **change)])
+    assert (denylist.find(caller, NOW) is not None) is is_revoked
+    if is_revoked:
+        with pytest.raises(Unauthorized) as refusal:
+            denylist.require_allowed(caller, NOW)
+        assert refusal.value.why == "revoked"
+        assert "taken over" not in str(refusal.value)
+    else:
+        denylist.require_allowed(caller, NOW)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    url = f"sqlite:///{tmp_path / 'audit.db'}" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    database = Database.open(url)
+    yield database
+    database.close()
+
+
+def test_revocations_are_kept_listed_and_lifted(database: Database) -> None:
+    store = RevocationStore(database)
+    two = replace(ONE, id="r-2", scope=Scope.USER, value="ci:robot", until=NOON + timedelta(days=1))
+    later = replace(ONE, id="r-0", value="bob", revoked_at=NOON + timedelta(seconds=1))
+    for revocation in (later, two, ONE):
+        store.add(revocation)
+    assert store.all() == [ONE, two, later]
+    assert store.get("r-2") == two
+    store.remove("r-2")
+    assert store.all() == [ONE, later]
+    with pytest.raises(NotFound, match="no revocation r-2"):
+        store.get("r-2")
+
+
+def test_what_is_revoked_cannot_be_revoked_again(database: Database) -> None:
+    store = RevocationStore(database)
+    store.add(ONE)
+    again = replace(ONE, id="r-2", reason="again")
+    with pytest.raises(Conflict, match="r-1 revokes it already"):
+        store.require_new(again)
+    with pytest.raises(Conflict, match="revoked already"):
+        store.add(again)
+    store.require_new(replace(again, issuer="https://other.test"))
+    assert store.all() == [ONE]
+
+
+def test_an_assertion_is_used_once_whoever_asks(database: Database) -> None:
+    first, second = UsedAssertions(database), UsedAssertions(database)
+    until = NOON + timedelta(minutes=5)
+    assert first.remember("idp", "_1", until, NOON)
+    assert not first.remember("idp", "_1", until, NOON)
+    assert not second.remember("idp", "_1", until, NOON)
+    assert second.remember("other-idp", "_1", until, NOON)
+    assert second.remember("idp", "_2", until, NOON)
+    # One whose time is over is forgotten: by then its own NotOnOrAfter refuses it.
+    assert not first.remember("idp", "_1", until, until)
+    assert first.remember("idp", "_1", until, until + timedelta(microseconds=1))
+
+
+async def test_the_denylist_is_read_again_and_again_and_outlasts_an_outage(caplog: pytest.LogCaptureFixture) -> None:
+    answers: list[Any] = [[ONE], Unavailable("the database is away"), []]
+    taken: list[bool] = []
+    done = asyncio.Event()
+
+    def load() -> list[Revocation]:
+        answer = answers.pop(0) if answers else []
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def take(denylist: Denylist) -> None:
+        taken.append(denylist.find(CALLER, NOW) is not None)
+        if len(taken) == 3:
+            done.set()
+
+    watch = RevocationWatch(load, take, seconds=0)
+    await watch.start()
+    assert taken == [True]
+    await done.wait()
+    await watch.close()
+    assert taken[:2] == [True, False]
+    assert "Keeping the revocations from before: the database is away" in caplog.text
+
+
+async def test_a_denylist_that_cannot_be_read_at_start_is_told() -> None:
+    def load() -> list[Revocation]:
+        raise Unavailable("the database is away")
+
+    watch = RevocationWatch(load, lambda denylist: None)
+    with pytest.raises(Unavailable):
+        await watch.start()
+    await watch.close()
