@@ -14,6 +14,7 @@ does not know how the call ended. The log itself speaks in records that belong t
 
     heartbeat  the first of a log, and of every run that goes on with it (`start` says from where); or all is quiet
     peer       what the other logs of the database were like at this moment
+    issue      a token of our own is about to be given to `identity`
     revoke     somebody is let in no more, or again: whom, why and by whom
     redact     payloads, or all of a closed log but its leaf hashes, are about to be erased; by whom and why
     rotate     the next log is signed with another key
@@ -68,6 +69,7 @@ class Kind(enum.StrEnum):
     DECISION = "decision"
     HEARTBEAT = "heartbeat"
     PEER = "peer"
+    ISSUE = "issue"
     REVOKE = "revoke"
     REDACT = "redact"
     ROTATE = "rotate"
@@ -215,6 +217,14 @@ class Redaction(Part, frozen=True, kw_only=True):
     until: str = ""
 
 
+class Issued(Part, frozen=True, kw_only=True):
+    """A token of our own: its jti, for which grant it was given, and when it ends, in seconds since the epoch."""
+
+    expires_at: Count
+    grant: str
+    id: str
+
+
 class Revoked(Part, frozen=True, kw_only=True):
     """Whom of an issuer a command shut out, by `scope` (token, subject or user) and `value`; `lifted`: let in again.
 
@@ -258,6 +268,7 @@ class Record(Part, frozen=True, kw_only=True):
     exec: Exec | None = None
     hold: Held | None = None
     identity: Caller | None = None
+    issue: Issued | None = None
     kind: Kind
     peers: tuple[Seen, ...] = ()
     redact: Redaction | None = None

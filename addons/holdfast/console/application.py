@@ -6,7 +6,8 @@
     POST /v1/holds/{id}/approve      {"reason": "..."}; the reason may be left out
     POST /v1/holds/{id}/deny         {"reason": "..."}
 
-Every call but the first carries `Authorization: Bearer TOKEN` of a trusted issuer. There are no cookies and no
+and those of `tokens`, where tokens of our own are given. Of these here all but the first carry `Authorization: Bearer
+TOKEN` of a trusted issuer. There are no cookies and no
 CORS headers, so a web page elsewhere can do nothing in a person's name.
 """
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from holdfast.console.decisions import Decisions
+    from holdfast.console.tokens import TokenService
     from holdfast.exchange import Identity
 
 LARGEST_BODY = 16 << 10
@@ -52,9 +54,10 @@ class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ApprovalsAPI:
     """The endpoints over `decisions`."""
 
-    def __init__(self, authenticator: Authenticating, decisions: Decisions) -> None:
+    def __init__(self, authenticator: Authenticating, decisions: Decisions, tokens: TokenService | None = None) -> None:
         self._authenticator = authenticator
         self._decisions = decisions
+        self._tokens = tokens
 
     def application(self) -> Starlette:
         """Return the ASGI application."""
@@ -65,6 +68,7 @@ class ApprovalsAPI:
                 Route("/v1/holds/{id}", self._get_hold),
                 Route("/v1/holds/{id}/approve", self._approve, methods=["POST"]),
                 Route("/v1/holds/{id}/deny", self._deny, methods=["POST"]),
+                *(self._tokens.routes() if self._tokens is not None else ()),
             ],
             exception_handlers={
                 HoldfastError: _answer_error,

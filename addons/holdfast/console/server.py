@@ -17,10 +17,12 @@ from holdfast.audit.store.ledger import LedgerStore
 from holdfast.audit.trees import LedgerTrees
 from holdfast.console.application import ApprovalsAPI
 from holdfast.console.decisions import Decisions
+from holdfast.console.tokens import TokenService
 from holdfast.database import Database
-from holdfast.identity.authenticator import Authenticator
+from holdfast.identity.opening import open_authenticator
 from holdfast.identity.revoking import RevocationWatch
 from holdfast.identity.store import RevocationStore
+from holdfast.identity.token_keys import TokenKeys
 from holdfast.metrics import Metrics
 from holdfast.serving import Service, serve
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
     from starlette.applications import Starlette
 
+    from holdfast.audit.writer import AuditWriter
+    from holdfast.identity.authenticator import Authenticator
     from holdfast.settings import Settings
 
 
@@ -60,7 +64,7 @@ async def _serve(settings: Settings, service: Service, ready: Callable[[str], No
 
 async def open_application(settings: Settings, stack: contextlib.AsyncExitStack) -> Starlette:
     """Open the database and the issuers' keys, to be closed with `stack`. Raises ConfigurationError."""
-    authenticator = Authenticator(settings.identity)
+    authenticator = await asyncio.to_thread(open_authenticator, settings)
     await authenticator.start()
     stack.push_async_callback(authenticator.close)
     database = Database.open(settings.database_url, deadline_seconds=settings.audit.deadline_seconds)
@@ -75,5 +79,16 @@ async def open_application(settings: Settings, stack: contextlib.AsyncExitStack)
     writer = make_writer(settings, ledger, Metrics())
     writer.start()
     stack.push_async_callback(writer.close)
-    decisions = Decisions(HoldStore(database), writer, lambda: datetime.now(UTC))
-    return ApprovalsAPI(authenticator, decisions).application()
+    decisions = Decisions(HoldStore(database), writer, _now)
+    return ApprovalsAPI(authenticator, decisions, _open_tokens(settings, authenticator, writer)).application()
+
+
+def _open_tokens(settings: Settings, authenticator: Authenticator, writer: AuditWriter) -> TokenService | None:
+    own = settings.identity.tokens
+    if own is None:
+        return None
+    return TokenService(own, TokenKeys(settings.token_key_folder), authenticator, writer, _now)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

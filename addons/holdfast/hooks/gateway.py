@@ -29,8 +29,8 @@ from holdfast.errors import ConfigurationError
 from holdfast.hooks.connection import end_connections, look_at_streams
 from holdfast.hooks.listener import ListenerCertificates, listener_certificates, make_private_folder
 from holdfast.hooks.taps import open_upgrade_tap
-from holdfast.identity.authenticator import Authenticator
 from holdfast.identity.denylist import REVOKED, Denylist
+from holdfast.identity.opening import open_authenticator
 from holdfast.identity.revoking import RevocationWatch
 from holdfast.identity.store import RevocationStore
 from holdfast.masking.fingerprint import Fingerprinter
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from holdfast.audit.ledger import Ledger
     from holdfast.audit.writer import AuditWriter
     from holdfast.exchange import Exchange
+    from holdfast.identity.authenticator import Authenticator
     from holdfast.settings import Settings
 
 END_SECONDS = 2.0
@@ -66,11 +67,11 @@ class Gateway:
     writer: AuditWriter
     fingerprints: Fingerprinter
     certificates: ListenerCertificates
+    authenticator: Authenticator
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.replica = settings.replica_name
-        self.authenticator = Authenticator(settings.identity)
         self.metrics_server: MetricsServer | None = None
         self.is_started = False
         self._closing: asyncio.Task[None] | None = None
@@ -79,6 +80,7 @@ class Gateway:
         """Read policies, credential, certificates and the database."""
         settings = self.settings
         make_private_folder(settings.state_dir)
+        self.authenticator = open_authenticator(settings)
         self.policy = load_policies(settings.policies)
         for mask in self.policy.masks:
             compile_plan((mask.mask,))

@@ -13,7 +13,10 @@ Reading order:
     denylist       who is let in no more, though a token of theirs is good
     revoking       when the denylist is read again
     store          revocations and used assertions in the database
+    own_tokens     short tokens that Holdfast signs itself, and what they say
+    token_keys     the folder of the keys that sign them
     authenticator  what the gateway calls: every issuer, and the cache of verified tokens
+    opening        the authenticator, as the settings say
     dev_issuer     an issuer for the demo and the tests, which signs for anyone
 
 `serialization` to `token`, and `denylist`, are pure; time is an argument.

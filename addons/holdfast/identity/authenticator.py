@@ -22,11 +22,12 @@ from holdfast.identity.discovery import IssuerDown, choose_loader
 from holdfast.identity.key_source import KeySource
 from holdfast.identity.keys import KeySet
 from holdfast.identity.mapping import UserMapper
-from holdfast.identity.token import UnverifiedToken, parse_token, verify_token
+from holdfast.identity.token import Mapper, UnverifiedToken, parse_token, verify_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from holdfast.identity.own_tokens import OwnTokenMapper
     from holdfast.settings.identity import IdentitySection
 
 SCHEME = "Bearer "
@@ -38,9 +39,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Remembered:
-    """A verified token's identity, the keys that verified it, and when to look again (seconds since the epoch)."""
+    """A verified token's identity, who issued it, the keys that verified it, and when to look again (epoch seconds)."""
 
     identity: Identity
+    issuer: str
     keys: KeySet
     until: float
 
@@ -48,13 +50,18 @@ class _Remembered:
 class Authenticator:
     """Every trusted issuer, its keys, and the tokens verified of late. Lives on one event loop."""
 
-    def __init__(self, section: IdentitySection, *, clock: Callable[[], float] = time.time) -> None:
-        """`clock` gives seconds since the epoch.
+    def __init__(
+        self, section: IdentitySection, own: OwnTokenMapper | None = None, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        """`own` lets tokens of our own in; `clock` gives seconds since the epoch.
 
         Raises ConfigurationError when an expression of an issuer is not right.
         """
         self._clock = clock
-        self._mappers = {authenticator.issuer.url: UserMapper(authenticator) for authenticator in section.jwt}
+        self._mappers: dict[str, Mapper] = {trusted.issuer.url: UserMapper(trusted) for trusted in section.jwt}
+        self._own_url = own.issuer.url if own is not None else ""
+        if own is not None:
+            self._mappers[own.issuer.url] = own
         self._sources = {
             url: KeySource(mapper.issuer, choose_loader(mapper.issuer), clock=clock)
             for url, mapper in self._mappers.items()
@@ -70,7 +77,8 @@ class Authenticator:
         results = await asyncio.gather(*(source.start() for source in self._sources.values()), return_exceptions=True)
         failures = [result for result in results if result is not None]
         faults = [failure for failure in failures if not isinstance(failure, IssuerDown)]
-        if faults or len(failures) == len(self._sources):
+        others = self._sources.keys() - {self._own_url}
+        if faults or len(failures) == len(others):
             await self.close()
             raise (faults or failures)[0]
         for failure in failures:
@@ -86,6 +94,12 @@ class Authenticator:
         token = _read_bearer(authorization)
         found = None if token is None else self._recall(token)
         return None if found is None or self.is_revoked(found) else found
+
+    async def identify(self, text: str) -> Identity:
+        """Verify a token that is to be exchanged for one of our own, so not one of those. Raises Unauthorized."""
+        if parse_token(text).issuer == self._own_url:
+            raise Unauthorized("the token is one of the gateway's own already", "own_token")
+        return await self.authenticate(SCHEME + text)
 
     def is_revoked(self, identity: Identity) -> bool:
         """Whether the identity, whose token is good, is let in no more."""
@@ -118,7 +132,7 @@ class Authenticator:
         keys = await self._find_keys(source, token)
         identity = verify_token(token, self._mappers[token.issuer], keys, self._clock())
         self.require_allowed(identity)
-        self._remember(text, identity, keys)
+        self._remember(text, identity, token.issuer, keys)
         return identity
 
     async def _find_keys(self, source: KeySource, token: UnverifiedToken) -> KeySet:
@@ -137,15 +151,15 @@ class Authenticator:
         found = self._remembered.get(name)
         if found is None:
             return None
-        if self._clock() >= found.until or self._sources[found.identity.issuer].current() is not found.keys:
+        if self._clock() >= found.until or self._sources[found.issuer].current() is not found.keys:
             del self._remembered[name]
             return None
         self._remembered.move_to_end(name)
         return found.identity
 
-    def _remember(self, text: str, identity: Identity, keys: KeySet) -> None:
+    def _remember(self, text: str, identity: Identity, issuer: str, keys: KeySet) -> None:
         until = min(identity.expires_at, self._clock() + REMEMBER_SECONDS)
-        self._remembered[_digest(text)] = _Remembered(identity, keys, until)
+        self._remembered[_digest(text)] = _Remembered(identity, issuer, keys, until)
         if len(self._remembered) > MAX_REMEMBERED:
             self._remembered.popitem(last=False)
 

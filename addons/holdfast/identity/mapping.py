@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from holdfast.errors import ConfigurationError, Unauthorized
+from holdfast.exchange import Identity
 from holdfast.identity.expressions import BOOLEAN, CLAIMS, TEXT, TEXTS, USER, Expression, NotEvaluated, Values
 
 if TYPE_CHECKING:
@@ -62,6 +63,11 @@ class UserMapper:
             for place, rule in enumerate(authenticator.user_validation_rules)
         ]
         self._check_email()
+
+    def identify(self, claims: Mapping[str, Any], expires_at: float) -> Identity:
+        """The identity that verified claims describe, until `expires_at`. Raises Unauthorized."""
+        user = self.map(claims)
+        return Identity(self.issuer.url, user.username, user.groups, user.uid, user.extra, claims, expires_at)
 
     def map(self, claims: Mapping[str, Any]) -> User:
         """The user that verified claims describe. Raises Unauthorized."""

@@ -35,19 +35,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jose import jws
 from jose.exceptions import JOSEError
 
 from holdfast.errors import Unauthorized
-from holdfast.exchange import Identity
 from holdfast.identity.serialization import decode_base64url, parse_object
 from holdfast.settings.identity import SPIFFE
 
 if TYPE_CHECKING:
+    from holdfast.exchange import Identity
     from holdfast.identity.keys import KeySet
-    from holdfast.identity.mapping import UserMapper
     from holdfast.settings.identity import Issuer
 
 MAX_TOKEN_BYTES = 16 << 10
@@ -81,7 +80,16 @@ def parse_token(text: str) -> UnverifiedToken:
     return UnverifiedToken(text, header["alg"], header.get("kid"), issuer, claims)
 
 
-def verify_token(token: UnverifiedToken, mapper: UserMapper, keys: KeySet, now: float) -> Identity:
+class Mapper(Protocol):
+    """What is made of the verified claims of an issuer."""
+
+    issuer: Issuer
+
+    def identify(self, claims: Mapping[str, Any], expires_at: float) -> Identity:
+        """The identity that they describe. Raises Unauthorized."""
+
+
+def verify_token(token: UnverifiedToken, mapper: Mapper, keys: KeySet, now: float) -> Identity:
     """Believe `token` as far as the issuer of `mapper` may be believed: its keys, its audiences, its names.
 
     `now` is in seconds since the epoch. Raises Unauthorized. The signature is checked before any claim, so that
@@ -95,16 +103,7 @@ def verify_token(token: UnverifiedToken, mapper: UserMapper, keys: KeySet, now: 
     expires_at = _check_times(token.claims, issuer.max_lifetime_seconds, now)
     _check_audience(token.claims, issuer)
     _check_unbound(token.claims)
-    user = mapper.map(token.claims)
-    return Identity(
-        issuer=issuer.url,
-        username=user.username,
-        groups=user.groups,
-        uid=user.uid,
-        extra=user.extra,
-        claims=token.claims,
-        expires_at=float(expires_at),
-    )
+    return mapper.identify(token.claims, float(expires_at))
 
 
 def _read_segments(text: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

@@ -142,6 +142,11 @@ class Settings(Section):
         return self.audit.read_database or self.database_url
 
     @property
+    def token_key_folder(self) -> Path:
+        """The folder of the keys that sign tokens of our own."""
+        return (self.identity.tokens and self.identity.tokens.keys) or self.state_dir / "token-keys"
+
+    @property
     def mask_key_file(self) -> Path:
         """The HMAC key of mask fingerprints, made at first start (0600)."""
         return self.state_dir / "mask.key"

@@ -252,9 +252,28 @@ class AuthenticationConfiguration(Section):
     anonymous: AnonymousAuthConfig | None = Field(None, description="Read and without effect.")
 
 
+class OwnTokens(Section):
+    """Short tokens that Holdfast signs itself, in exchange for those of others."""
+
+    url: str = Field(description="Their `iss`; the address of the approvals API as callers reach it.")
+    lifetime_seconds: int = Field(600, ge=60, le=3600, description="How long they live at most.")
+    keys: FilePath | None = Field(
+        None, description="Folder of the keys that sign them, shared by all replicas; `token-keys` under stateDir."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, url: str) -> str:
+        _check_url(url)
+        if not url.startswith("https://") or url.endswith("/"):
+            raise ValueError("an https:// address without a slash at its end")
+        return url
+
+
 class IdentitySection(Section):
     """Who may ask."""
 
+    tokens: OwnTokens | None = Field(None, description="Tokens of Holdfast's own; none unless it is set.")
     jwt: tuple[JWTAuthenticator, ...] = Field((), description="Trusted issuers.")
     authentication_configuration: FilePath | None = Field(
         None, description="An AuthenticationConfiguration file of the API server; its issuers are trusted too."
@@ -285,7 +304,7 @@ def include_configuration(section: IdentitySection) -> IdentitySection:
     found = parse_model(AuthenticationConfiguration, read_yaml(file), file)
     if not found.jwt:
         raise ConfigurationError(f"{file}: jwt: found no issuer; expected at least one.")
-    merged = {"jwt": [*section.jwt, *found.jwt]}
+    merged = {"jwt": [*section.jwt, *found.jwt], "tokens": section.tokens}
     return parse_model(IdentitySection, merged, file)
 
 
