@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import ledger, ledger_crash, ledger_growth, ledger_queries, ledger_verify, parts
+from benchmarks import identity, ledger, ledger_crash, ledger_growth, ledger_queries, ledger_verify, parts
 from benchmarks.databases import KINDS, Databases, open_databases
 from benchmarks.site import Site
 from testcluster.progress import Progress
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 CLUSTER_PARTS = ("throughput", "latency", "holds", "calls", "large", "watch", "profile")
 LEDGER_PARTS = ("ledger-writing", "ledger-growth", "ledger-verify", "ledger-queries", "ledger-crash")
-PARTS = CLUSTER_PARTS + LEDGER_PARTS
+ALONE_PARTS = ("identity",)
+PARTS = CLUSTER_PARTS + LEDGER_PARTS + ALONE_PARTS
 WRITING_RECORDS = 60_000
 
 
@@ -40,6 +42,7 @@ def main(
     database: Annotated[
         list[str] | None, typer.Option(help=f"Where the ledger's parts write: {', '.join(KINDS)}; both when absent.")
     ] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="How many damaged tokens identity tries.")] = 1_000_000,
     results: Annotated[Path, typer.Option(help="Where the JSON goes.")] = Path("bench-results"),
 ) -> None:
     """Measure Holdfast.
@@ -59,6 +62,8 @@ def main(
       ledger-verify   export and verification, with payloads and without
       ledger-queries  lists of calls by every filter and pair of filters
       ledger-crash    kills at random moments: what was lost, what the verifier says
+    By itself:
+      identity        tokens verified a second, the first time and again; a flood of unknown keys; damaged tokens
     """
     chosen = only or list(PARTS)
     _refuse_unknown("part", chosen, PARTS)
@@ -76,6 +81,9 @@ def main(
                 for kind in kinds:  # some take long: keep what there is
                     figures[part][kind] = _measure_ledger(part, kind, progress, records, rounds)
                     file.write_text(json.dumps(figures, indent=2))
+            elif part in ALONE_PARTS:
+                with tempfile.TemporaryDirectory() as folder:
+                    figures[part] = identity.measure_identity(Path(folder), progress, tokens)
             else:
                 site = site or Site().start(progress)
                 figures[part] = _measure(part, site, progress, minutes, results)

@@ -67,6 +67,7 @@ class Authenticator:
             for url, mapper in self._mappers.items()
         }
         self.denylist = Denylist()
+        self._turn = asyncio.Lock()
         self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
 
     async def start(self) -> None:
@@ -125,15 +126,22 @@ class Authenticator:
         self.denylist.require_allowed(identity, self._clock())
 
     async def _verify(self, text: str) -> Identity:
-        token = parse_token(text)
+        token = await self._in_turn(lambda: parse_token(text))
         source = self._sources.get(token.issuer)
         if source is None:
             raise Unauthorized("the token's issuer is not trusted here", "unknown_issuer")
         keys = await self._find_keys(source, token)
-        identity = verify_token(token, self._mappers[token.issuer], keys, self._clock())
+        mapper = self._mappers[token.issuer]
+        identity = await self._in_turn(lambda: verify_token(token, mapper, keys, self._clock()))
         self.require_allowed(identity)
         self._remember(text, identity, token.issuer, keys)
         return identity
+
+    async def _in_turn[T](self, work: Callable[[], T]) -> T:
+        """Do one such work in one turn of the loop, however many new tokens come at once."""
+        async with self._turn:
+            await asyncio.sleep(0)
+            return work()
 
     async def _find_keys(self, source: KeySource, token: UnverifiedToken) -> KeySet:
         keys = source.current()
