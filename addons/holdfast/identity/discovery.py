@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -31,6 +32,7 @@ TIMEOUT_SECONDS = 10
 MAX_REDIRECTS = 3
 TOO_MANY_REQUESTS = 429
 MAX_PORT = 65535
+TRUST_SETTING = "set certificateAuthority or certificateAuthorityFile to its CA"
 
 
 class IssuerDown(ConfigurationError):
@@ -71,26 +73,27 @@ async def fetch_jwks(issuer: Issuer) -> bytes:
 
     Raises IssuerDown, ConfigurationError.
     """
-    try:
-        async with asyncio.timeout(TIMEOUT_SECONDS), await _open_client(issuer) as client:
+    with telling_faults(issuer.url):
+        async with asyncio.timeout(TIMEOUT_SECONDS), await open_client(issuer) as client:
             if issuer.jwks_url is not None:
-                return await _fetch(client, issuer.jwks_url)
-            metadata = await _fetch(client, metadata_url(issuer))
-            return await _fetch(client, _read_jwks_uri(metadata, issuer.url))
-    except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
-        fault = IssuerDown if _is_down(error) else ConfigurationError
-        raise fault(f"issuer {issuer.url}: {_explain(error)}.") from error
+                return await fetch_document(client, issuer.jwks_url)
+            metadata = await fetch_metadata(client, issuer)
+            return await fetch_document(client, metadata["jwks_uri"])
 
 
-def _read_bounded(file: Path) -> bytes:
-    with file.open("rb") as stream:
-        document = stream.read(MAX_DOCUMENT_BYTES + 1)
-    if len(document) > MAX_DOCUMENT_BYTES:
-        raise ValueError("it is longer than 1 MiB")
-    return document
+async def fetch_metadata(client: httpx.AsyncClient, issuer: Issuer) -> Mapping[str, Any]:
+    """Fetch the issuer's metadata, which names this issuer and an https:// `jwks_uri`; the rest is as it was sent.
+
+    Raises ValueError and what httpx raises: call it inside `telling_faults`.
+    """
+    return _read_metadata(await fetch_document(client, metadata_url(issuer)), issuer.url)
 
 
-async def _open_client(issuer: Issuer) -> httpx.AsyncClient:
+async def open_client(issuer: Issuer) -> httpx.AsyncClient:
+    """A client that speaks HTTPS only, follows a few redirects, and trusts what the issuer is to be verified with.
+
+    Raises ValueError.
+    """
     return httpx.AsyncClient(
         verify=await asyncio.to_thread(open_trust, issuer),
         timeout=TIMEOUT_SECONDS,
@@ -101,6 +104,46 @@ async def _open_client(issuer: Issuer) -> httpx.AsyncClient:
         # Uncompressed, so that the bound on what is read bounds what is held.
         headers={"Accept": "application/json", "Accept-Encoding": "identity"},
     )
+
+
+async def fetch_document(client: httpx.AsyncClient, url: str) -> bytes:
+    """GET a document of at most 1 MiB. Raises ValueError and what httpx raises."""
+    async with client.stream("GET", url) as response:
+        if response.status_code != httpx.codes.OK:
+            fault = _Unable if response.is_server_error or response.status_code == TOO_MANY_REQUESTS else ValueError
+            raise fault(f"{url} answered {response.status_code}, expected 200")
+        return await read_bounded(response)
+
+
+async def read_bounded(response: httpx.Response) -> bytes:
+    """The body of a response that is being streamed. Raises ValueError when it is longer than 1 MiB."""
+    document = b""
+    async for chunk in response.aiter_raw():
+        document += chunk
+        if len(document) > MAX_DOCUMENT_BYTES:
+            raise ValueError(f"{response.url.copy_with(query=None)} is longer than 1 MiB")
+    return document
+
+
+@contextmanager
+def telling_faults(issuer_url: str, trust_advice: str = TRUST_SETTING) -> Iterator[None]:
+    """What goes wrong inside becomes IssuerDown or ConfigurationError, in a sentence that names the issuer.
+
+    `trust_advice` is what to do about a certificate that is not trusted.
+    """
+    try:
+        yield
+    except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
+        fault = IssuerDown if _is_down(error) else ConfigurationError
+        raise fault(f"issuer {issuer_url}: {_explain(error, trust_advice)}.") from error
+
+
+def _read_bounded(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        document = stream.read(MAX_DOCUMENT_BYTES + 1)
+    if len(document) > MAX_DOCUMENT_BYTES:
+        raise ValueError("it is longer than 1 MiB")
+    return document
 
 
 def open_trust(issuer: Issuer) -> ssl.SSLContext:
@@ -119,20 +162,7 @@ async def _require_https(request: httpx.Request) -> None:
         raise httpx.UnsupportedProtocol(f"{_show(str(url))} is no https:// address")
 
 
-async def _fetch(client: httpx.AsyncClient, url: str) -> bytes:
-    async with client.stream("GET", url) as response:
-        if response.status_code != httpx.codes.OK:
-            fault = _Unable if response.is_server_error or response.status_code == TOO_MANY_REQUESTS else ValueError
-            raise fault(f"{url} answered {response.status_code}, expected 200")
-        document = b""
-        async for chunk in response.aiter_raw():
-            document += chunk
-            if len(document) > MAX_DOCUMENT_BYTES:
-                raise ValueError(f"{url} is longer than 1 MiB")
-    return document
-
-
-def _read_jwks_uri(document: bytes, issuer_url: str) -> str:
+def _read_metadata(document: bytes, issuer_url: str) -> Mapping[str, Any]:
     try:
         metadata = parse_object(document)
     except ValueError as error:
@@ -142,7 +172,7 @@ def _read_jwks_uri(document: bytes, issuer_url: str) -> str:
         raise ValueError(f"its discovery document names the issuer {_show(named)}; url must be exactly that")
     if not isinstance(jwks_uri, str) or not jwks_uri.startswith("https://"):
         raise ValueError(f"its discovery document names the jwks_uri {_show(jwks_uri)}, expected https://")
-    return jwks_uri
+    return metadata
 
 
 def _is_down(error: Exception) -> bool:
@@ -155,11 +185,10 @@ def _show(value: object) -> str:
     return f"{value!r:.200}"
 
 
-def _explain(error: Exception) -> str:
+def _explain(error: Exception, trust_advice: str) -> str:
     certificate = find_certificate_error(error)
     if certificate is not None:
-        what = f"its certificate is not trusted ({certificate.verify_message})"
-        return f"{what}; set certificateAuthority or certificateAuthorityFile to its CA"
+        return f"its certificate is not trusted ({certificate.verify_message}); {trust_advice}"
     if isinstance(error, (TimeoutError, httpx.TimeoutException)):
         return f"did not answer within {TIMEOUT_SECONDS} s; check the address and the network"
     if isinstance(error, ValueError):
