@@ -29,10 +29,11 @@ The path of one request, and the reading order:
     replay        calls told as stories, from the record
     console       the approvals API, a process of its own
     witness       cosigns the checkpoints of gateways elsewhere, a process of its own
+    login         how people get a token: their browser, a device code, and what is kept for kubectl
     cli           the `holdfast` command
 
-`cli` stands over `hooks | replay | console | witness`, these over the stages (no stage imports another), those over
-`kube`, over `settings | database | certificates | clients | metrics | serving`, over `postgres | sqlite`, over
+`cli` stands over `hooks | replay | console | witness | login`, these over the stages (no stage imports another), those
+over `kube`, over `settings | database | certificates | clients | metrics | serving`, over `postgres | sqlite`, over
 `exchange`, over `errors`; import-linter keeps it so. Only `hooks` and `credential.layer` import mitmproxy; only
 `database`, the stores and `migrations` import SQLAlchemy and Alembic.
 """

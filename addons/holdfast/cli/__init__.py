@@ -8,6 +8,7 @@
     approvals     approvals list | show | approve | deny, over the HTTP client in `approvals_client`
     audit         audit list and all that follows, a module for each command
     witness       witness serve, witness keys
+    login         login, get-token, logout
     kubeconfig    kubeconfig
     identity      identity revoke | restore | revocations
     policy        policy check
@@ -17,6 +18,37 @@ Exit codes: 0 done, 1 refused or a check failed, 2 something is not configured a
 import is imported by the command that needs it, so that `--help` and completion answer at once.
 """
 
-from holdfast.cli.application import app, main
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from holdfast.cli.application import app
 
 __all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Run the command line and exit. A token that is at hand is printed before anything slow is imported."""
+    if sys.argv[1:2] == ["get-token"]:
+        from holdfast.login.cached import answer
+
+        found = answer(sys.argv[2:], os.environ, time.time())
+        if found is not None:
+            print(found)
+            return
+    from holdfast.cli.application import main as run
+
+    run()
+
+
+def __getattr__(name: str) -> Any:
+    """The tree of commands, imported when it is asked for: the cached path must not wait for it (PEP 562)."""
+    if name != "app":
+        raise AttributeError(name)
+    from holdfast.cli.application import app
+
+    return app

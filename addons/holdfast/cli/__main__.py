@@ -1,5 +1,7 @@
 """`python -m holdfast.cli`: the command, for a parent that knows its interpreter but not its PATH."""
 
-from holdfast.cli.application import main
+from __future__ import annotations
+
+from holdfast.cli import main
 
 main()

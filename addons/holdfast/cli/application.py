@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from holdfast.cli import approvals, audit, dev_issuer, doctor, identity, kubeconfig, policy, serve, witness
+from holdfast.cli import approvals, audit, dev_issuer, doctor, identity, kubeconfig, login, policy, serve, witness
 from holdfast.cli.output import show_safely
 from holdfast.errors import ConfigurationError, HoldfastError
 
@@ -84,6 +84,9 @@ app.command("serve")(serve.serve)
 app.command("console")(serve.console)
 app.command("doctor")(doctor.doctor)
 app.command("kubeconfig")(kubeconfig.kubeconfig)
+app.command("login")(login.login)
+app.command("get-token")(login.get_token)
+app.command("logout")(login.logout)
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(audit.app, name="audit")
 app.add_typer(identity.app, name="identity")

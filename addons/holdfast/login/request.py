@@ -1,0 +1,58 @@
+"""Which tokens are asked for: an issuer, a client there, and what the tokens are to be good for.
+
+Part of the cached path, so nothing here needs more than the standard library.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+OPENID = "openid"
+
+ID = "id"
+ACCESS = "access"
+KINDS = (ID, ACCESS)
+
+
+class LoginRequest(NamedTuple):
+    """What a login is for; two requests that are equal share one login.
+
+    `scopes` are those beside `openid`. `audience` is whom access tokens are for, empty for what the provider chooses.
+    `kind` says whether the gateway gets the ID token or the access token. `name` keeps the logins of several people at
+    one issuer apart.
+    """
+
+    issuer: str
+    client_id: str
+    scopes: tuple[str, ...] = ()
+    audience: str = ""
+    kind: str = ID
+    name: str = ""
+
+    @property
+    def key(self) -> str:
+        """A name for files, the same for the same request: hex digits."""
+        return hashlib.sha256(json.dumps(self).encode("ascii")).hexdigest()[:32]
+
+
+def make_request(
+    issuer: str, client_id: str, *, scopes: Iterable[str] = (), audience: str = "", kind: str = ID, name: str = ""
+) -> LoginRequest:
+    """The request with its scopes in one order, each once; one text may hold several, as in OAuth."""
+    wanted = {scope for text in scopes for scope in text.split()} - {OPENID}
+    return LoginRequest(issuer, client_id, tuple(sorted(wanted)), audience, kind, name)
+
+
+def request_options(request: LoginRequest) -> list[str]:
+    """The options of `login`, `get-token` and `logout` that mean this request."""
+    options = [f"--issuer={request.issuer}", f"--client-id={request.client_id}"]
+    options += [f"--scope={scope}" for scope in request.scopes]
+    options += [f"--audience={request.audience}"] if request.audience else []
+    options += [f"--token-type={request.kind}"] if request.kind != ID else []
+    options += [f"--name={request.name}"] if request.name else []
+    return options
