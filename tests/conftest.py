@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from services.identity_provider import PROJECT, IdentityProvider
+from services.npm import NodeFailed, install_packages
 from services.postgres import PostgresMissing, PostgresServer
 from services.s3 import S3Server
 from services.versitygw import BuildFailed, find_versitygw
@@ -28,15 +30,30 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Build the S3 server here, not in its fixture: a first build on a busy machine takes longer than a test may."""
-    wanted = any({"s3", "make_s3"} & set(getattr(item, "fixturenames", ())) for item in session.items)
-    if not wanted or session.config.option.collectonly:
+    """Build and install here, not in the fixtures: the first time on a busy machine takes longer than a test may."""
+    if session.config.option.collectonly:
         return
+    wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     reporter = session.config.pluginmanager.getplugin("terminalreporter")
     progress = Progress(lambda text: reporter.write(text, flush=True), reporter.isatty)
-    with suppress(BuildFailed, GoMissing):  # the fixture tells
-        find_versitygw(progress)
+    with suppress(BuildFailed, GoMissing, NodeFailed):  # the fixtures tell
+        if {"s3", "make_s3"} & wanted:
+            find_versitygw(progress)
+        if "identity_provider" in wanted:
+            install_packages(PROJECT, progress)
     progress.done()
+
+
+@pytest.fixture(scope="session")
+def identity_provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IdentityProvider]:
+    """An OpenID provider for all tests; it keeps what a test turned, so turn it back."""
+    provider = IdentityProvider(tmp_path_factory.mktemp("identity-provider"))
+    try:
+        yield provider.start()
+    except NodeFailed as failed:
+        pytest.fail(str(failed), pytrace=False)
+    finally:
+        provider.stop()
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,7 @@ class IssuerDown(ConfigurationError):
     """An issuer does not answer, or says that it cannot now; as far as one sees, no setting would change that."""
 
 
-class _Unable(ValueError):
+class Unable(ValueError):
     """The server's own fault (RFC 9110 section 15.6), or too many requests."""
 
 
@@ -109,10 +109,16 @@ async def open_client(issuer: Issuer) -> httpx.AsyncClient:
 async def fetch_document(client: httpx.AsyncClient, url: str) -> bytes:
     """GET a document of at most 1 MiB. Raises ValueError and what httpx raises."""
     async with client.stream("GET", url) as response:
+        require_able(response)
         if response.status_code != httpx.codes.OK:
-            fault = _Unable if response.is_server_error or response.status_code == TOO_MANY_REQUESTS else ValueError
-            raise fault(f"{url} answered {response.status_code}, expected 200")
+            raise ValueError(f"{url} answered {response.status_code}, expected 200")
         return await read_bounded(response)
+
+
+def require_able(response: httpx.Response) -> None:
+    """Raises Unable when the server says that it cannot answer now."""
+    if response.is_server_error or response.status_code == TOO_MANY_REQUESTS:
+        raise Unable(f"{response.request.url} answered {response.status_code}, expected 200")
 
 
 async def read_bounded(response: httpx.Response) -> bytes:
@@ -177,7 +183,7 @@ def _read_metadata(document: bytes, issuer_url: str) -> Mapping[str, Any]:
 
 def _is_down(error: Exception) -> bool:
     if isinstance(error, (ValueError, httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects)):
-        return isinstance(error, _Unable)
+        return isinstance(error, Unable)
     return find_certificate_error(error) is None
 
 

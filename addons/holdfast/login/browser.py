@@ -30,7 +30,10 @@ def has_desktop(environment: Mapping[str, str], platform: str) -> bool:
 
 def open_browser(url: str) -> bool:
     """Open `url`; whether a browser was found. Some return at once, others when the person closes them."""
-    return webbrowser.open(url)
+    try:
+        return webbrowser.open(url)
+    except (webbrowser.Error, OSError):
+        return False
 
 
 def open_in_background(open_url: Callable[[str], bool], url: str) -> asyncio.Future[bool]:

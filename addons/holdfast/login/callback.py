@@ -59,6 +59,7 @@ async def await_callback(judge: Callable[[str], str]) -> AsyncIterator[Callback]
         # A page elsewhere can give 127.0.0.1 a name of its own (DNS rebinding), but not this one.
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[HOST])],
     )
+    application.router.redirect_slashes = False
     service = Service("the login", "try again")
     with closing(service.bind(HOST, 0)) as listener:
         server = Server(service.configure(application), ignore_interrupt=False)
@@ -88,5 +89,6 @@ def _page(title: str, text: str, status: int) -> HTMLResponse:
 
 
 def _forget(code: asyncio.Future[str]) -> None:
-    if not code.cancel():
+    """Whatever came too late is not reported as lost."""
+    if not code.cancel() and not code.cancelled():
         code.exception()

@@ -21,6 +21,7 @@ from holdfast.identity.discovery import (
     fetch_metadata,
     open_client,
     read_bounded,
+    require_able,
     telling_faults,
 )
 from holdfast.identity.keys import KeySet, parse_key_set
@@ -90,6 +91,7 @@ class Provider:
                 asyncio.timeout(TIMEOUT_SECONDS),
                 self.client.stream("POST", url, data=dict(form), follow_redirects=False) as response,
             ):
+                require_able(response)
                 answer = _read_answer(await read_bounded(response), response)
         if response.status_code != httpx.codes.OK:
             raise _refuse(answer, form)
@@ -170,7 +172,6 @@ def _read_endpoint(metadata: Mapping[str, Any], name: str) -> str | None:
 
 
 def _read_answer(document: bytes, response: httpx.Response) -> Mapping[str, Any]:
-    # Whatever the status: a proxy's page of HTML is as unreadable as a broken answer, and the status says more.
     try:
         return parse_object(document)
     except ValueError as error:

@@ -29,6 +29,7 @@ from holdfast.login.tokens import read_tokens
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from holdfast.identity.keys import KeySet
     from holdfast.login.cache import Tokens
     from holdfast.login.callback import Callback
     from holdfast.login.device import DeviceCode
@@ -141,8 +142,10 @@ class Session:
             **target_parameters(self.request),
         }
         async with open_provider(self.request, self.authority) as provider:
+            # First, since a refresh token that is good once must not be spent on an answer that cannot be checked.
+            keys = await provider.fetch_keys()
             answer = await provider.post(provider.metadata.token_endpoint, form)
-            return await self._keep(provider, answer, before=tokens)
+            return self._keep(provider, keys, answer, before=tokens)
 
     async def _log_in(self) -> Tokens:
         async with open_provider(self.request, self.authority) as provider:
@@ -167,7 +170,7 @@ class Session:
         code = await begin_device_flow(provider, self.request, endpoint)
         self.around.tell(_invite(code))
         answer = await await_device(provider, self.request, code, clock=self.around.clock, sleep=self.around.sleep)
-        return await self._keep(provider, answer)
+        return self._keep(provider, await provider.fetch_keys(), answer)
 
     async def _ask_by_browser(self, provider: Provider, send_away: SendAway) -> Tokens | None:
         endpoint = provider.metadata.authorization_endpoint
@@ -181,7 +184,7 @@ class Session:
             return None
         form = token_form(self.request, attempt, callback.redirect_uri, code)
         answer = await provider.post(provider.metadata.token_endpoint, form)
-        return await self._keep(provider, answer, nonce=attempt.nonce)
+        return self._keep(provider, await provider.fetch_keys(), answer, nonce=attempt.nonce)
 
     async def _await_code(self, callback: Callback, url: str, send_away: SendAway) -> str | None:
         """The code that the browser brings; None when there is no browser."""
@@ -205,8 +208,7 @@ class Session:
         self.around.tell(f"Open this address in a browser on this machine:\n{url}")
         return True
 
-    async def _keep(self, provider: Provider, answer: Mapping[str, Any], **bound: Any) -> Tokens:
-        keys = await provider.fetch_keys()
+    def _keep(self, provider: Provider, keys: KeySet, answer: Mapping[str, Any], **bound: Any) -> Tokens:
         tokens = read_tokens(answer, self.request, provider.issuer, keys, now=self.around.clock(), **bound)
         self.cache.write(self.request, tokens)
         return tokens

@@ -1,0 +1,173 @@
+"""An OpenID provider of the tests' own: npm oidc-provider, over HTTPS on loopback (tests/idp), and its browser.
+
+Its people are alice (groups platform and sre) and bob (agents), its clients `kubectl`, a public native one, and `ci`,
+which has a secret and takes client credentials.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import ssl
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from html import unescape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from holdfast.certificates import make_authority
+from services.npm import find_node, install_packages
+from testcluster.processes import Process, spawn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdfast.login.request import LoginRequest
+
+HOST = "127.0.0.1"
+PROJECT = Path(__file__).parents[1] / "idp"
+START_SECONDS = 60
+MAX_STEPS = 20
+CLIENT = "kubectl"
+AUDIENCE = "https://gateway.test"
+
+_FORM = re.compile(r"<form[^>]*\saction=\"([^\"]*)\"[^>]*>(.*?)</form>", re.DOTALL)
+_HIDDEN = re.compile(r'<input type="hidden" name="([^"]*)" value="([^"]*)"')
+_ABORT = re.compile(r'<a href="([^"]*/abort)"')
+
+
+@dataclass
+class IdentityProvider:
+    """One provider, with its files in `folder`."""
+
+    folder: Path
+    url: str = ""
+    client_secret: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
+    _process: Process | None = None
+
+    @property
+    def ca_file(self) -> Path:
+        """What its HTTPS is verified with."""
+        return self.folder / "ca.crt"
+
+    def start(self, report: Callable[[str], None] = lambda _: None) -> IdentityProvider:
+        """Start it; returns when it takes connections. Raises services.npm.NodeFailed."""
+        packages = install_packages(PROJECT, report)
+        self._issue_certificate()
+        shutil.copy(PROJECT / "server.js", self.folder)
+        shutil.copy(PROJECT / "package.json", self.folder)
+        (self.folder / "node_modules").symlink_to(packages)
+        log = self.folder / "log"
+        self._process = spawn(
+            "oidc-provider",
+            [find_node(), self.folder / "server.js", self.folder / "tls.crt", self.folder / "tls.key"],
+            log,
+            environment=os.environ | {"CLIENT_SECRET": self.client_secret},
+            folder=self.folder,
+        )
+        self.url = self._await_ready(self._process, log)
+        return self
+
+    def stop(self) -> None:
+        """End it; it forgets everything."""
+        if self._process is not None:
+            self._process.stop()
+
+    def client(self) -> httpx.Client:
+        """An HTTP client that trusts it, and keeps cookies."""
+        return httpx.Client(verify=ssl.create_default_context(cafile=self.ca_file), trust_env=False, timeout=30)
+
+    def control(self, what: str, **wanted: Any) -> dict[str, Any]:
+        """Turn one of the knobs under /test, which tests/idp/server.js tells."""
+        with self.client() as client:
+            answer: dict[str, Any] = client.post(f"{self.url}/test/{what}", json=wanted).raise_for_status().json()
+        return answer
+
+    def answer_next(self, path: str, *answers: tuple[int, Any]) -> None:
+        """Give these answers (status, JSON or text) to the next requests for `path`, in place of its own."""
+        listed = [{"path": path, "status": status, "body": body} for status, body in answers]
+        self.control("answers", answers=listed)
+
+    def client_credentials(self, audience: str = AUDIENCE) -> str:
+        """A token for the program `ci`."""
+        form = {"grant_type": "client_credentials", "resource": audience}
+        with self.client() as client:
+            answer = client.post(f"{self.url}/token", data=form, auth=("ci", self.client_secret))
+        return str(answer.raise_for_status().json()["access_token"])
+
+    def revoke(self, token: str) -> None:
+        """End the grant of a refresh token (RFC 7009), as an administrator would."""
+        with self.client() as client:
+            client.post(f"{self.url}/token/revocation", data={"token": token, "client_id": CLIENT}).raise_for_status()
+
+    def authorize(self, url: str, user: str = "alice", *, consent: bool = True) -> str:
+        """Where a person's browser is sent who opens `url`, logs in, and agrees or not: an address on loopback."""
+        with self.client() as client:
+            page = _walk(client, client.get(url), user, consent)
+        assert page.has_redirect_location, page.text
+        return str(page.headers["location"])
+
+    def browse(self, url: str, user: str = "alice", *, consent: bool = True) -> httpx.Response:
+        """As `authorize`, and then the page that the browser finds there."""
+        return httpx.get(self.authorize(url, user, consent=consent), trust_env=False, timeout=30)
+
+    def enter_code(self, address: str, code: str, user: str = "alice", *, consent: bool = True) -> httpx.Response:
+        """What a person does with a device code: open the address, enter it, confirm, log in, agree or not."""
+        with self.client() as client:
+            action, hidden = _read_form(client.get(address))
+            return _walk(client, client.post(action, data=hidden | {"user_code": code}), user, consent)
+
+    def _issue_certificate(self) -> None:
+        now = datetime.now(UTC)
+        authority = make_authority("identity provider of the tests", now=now, days=2)
+        pair = authority.issue(HOST, hosts=(HOST,), now=now, days=2)
+        self.ca_file.write_bytes(authority.certificate_pem)
+        (self.folder / "tls.crt").write_bytes(pair.certificate_pem)
+        (self.folder / "tls.key").write_bytes(pair.key_pem)
+
+    def _await_ready(self, process: Process, log: Path) -> str:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            process.check()
+            ready = [line for line in log.read_text().splitlines() if line.startswith("ready ")]
+            if ready:
+                return ready[0].split()[1]
+            time.sleep(0.05)
+        self.stop()
+        raise TimeoutError(f"oidc-provider does not listen after {START_SECONDS} s; {log} says more")
+
+
+def login_request(provider: IdentityProvider, **more: Any) -> LoginRequest:
+    """A request for the provider's public client; `more` as `make_request` takes it."""
+    from holdfast.login.request import make_request
+
+    return make_request(provider.url, CLIENT, **more)
+
+
+def _walk(client: httpx.Client, response: httpx.Response, user: str, consent: bool) -> httpx.Response:
+    """Follow redirects and fill in forms, up to what is not the provider's: a page without a form, or the way back."""
+    for _ in range(MAX_STEPS):
+        if response.has_redirect_location and response.headers["location"].startswith("http://"):
+            return response
+        if response.has_redirect_location:
+            response = client.get(response.url.join(response.headers["location"]))
+        elif 'name="prompt"' in response.text and 'value="consent"' in response.text and not consent:
+            response = client.get(response.url.join(unescape(_ABORT.findall(response.text)[0])))
+        elif "<form" in response.text and "op.deviceInputForm" not in response.text:
+            action, form = _read_form(response)
+            response = client.post(response.url.join(action), data=form | {"login": user, "password": "any"})
+        else:
+            return response
+    raise AssertionError(f"no end of pages: {response.url}")
+
+
+def _read_form(page: httpx.Response) -> tuple[str, dict[str, str]]:
+    forms = _FORM.findall(page.text)
+    assert forms, page.text
+    action, fields = forms[0]
+    return unescape(action), {name: unescape(value) for name, value in _HIDDEN.findall(fields)}
