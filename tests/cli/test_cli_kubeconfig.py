@@ -79,3 +79,62 @@ def test_a_free_port_is_not_guessed(world: World) -> None:
     settings.write_text(settings.read_text().replace("listen: {", "listen: {port: 0, "))
     assert run(world).exit_code == 2
     assert run(world, "--server", "https://127.0.0.1:9443").exit_code == 0
+
+
+def log_in(world: World, *arguments: str) -> Result:
+    common = ["--config", str(world.folder / "holdfast.yaml"), "--user-name", "me", "--login"]
+    return runner.invoke(app, ["kubeconfig", *common, *arguments])
+
+
+def test_people_get_a_plugin_that_logs_them_in(world: World) -> None:
+    options = ("--client-id", "holdfast", "--scope", "groups", "--issuer-ca", "/etc/issuer.crt", "--device")
+    document: dict[str, Any] = YAML(typ="safe").load(log_in(world, *options).stdout)
+    plugin = document["users"][0]["user"]["exec"]
+    assert plugin.pop("installHint").startswith("The command `holdfast` gets your token.")
+    assert plugin == {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "command": "holdfast",
+        "args": [
+            "get-token",
+            "--issuer=https://issuer.test",
+            "--client-id=holdfast",
+            "--scope=groups",
+            "--issuer-ca=/etc/issuer.crt",
+            "--device",
+        ],
+        "interactiveMode": "IfAvailable",
+        "provideClusterInfo": False,
+    }
+    assert document["clusters"][0]["cluster"].keys() == {"server", "certificate-authority-data"}
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ([], "--login needs --client-id"),
+        (["--client-id", "other"], "--client-id: the gateway takes tokens for holdfast, found 'other'"),
+        (["--client-id", "holdfast", "--issuer", "https://other.test"], "does not trust https://other.test"),
+        (["--client-id", "kubectl", "--token-type", "access"], "--audience: the gateway takes tokens for holdfast"),
+        (["--client-id", "holdfast", "--token-file", "agent.token"], "one of them"),
+    ],
+)
+def test_a_kubeconfig_whose_tokens_would_be_refused_is_not_written(world: World, options: list[str], why: str) -> None:
+    result = log_in(world, *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert why in result.stderr
+
+
+def test_a_token_comes_from_somewhere(world: World) -> None:
+    result = runner.invoke(app, ["kubeconfig", "--config", str(world.folder / "holdfast.yaml"), "--user-name", "me"])
+    assert (result.exit_code, result.stdout) == (2, "")
+
+
+def test_of_several_issuers_one_must_be_named(world: World) -> None:
+    settings = world.folder / "holdfast.yaml"
+    entry = 'issuer: {url: "https://issuer.test", audiences'
+    (line,) = [line for line in settings.read_text().splitlines() if entry in line]
+    mappings = '    claimMappings: {username: {claim: sub, prefix: ""}}'
+    other = f"{line}\n{mappings}\n{line}".replace("issuer.test", "other.test", 1)
+    settings.write_text(settings.read_text().replace(line, other))
+    assert "give one of https://other.test, https://issuer.test" in log_in(world, "--client-id", "holdfast").stderr
+    assert log_in(world, "--client-id", "holdfast", "--issuer", "https://other.test").exit_code == 0

@@ -9,11 +9,31 @@ from urllib.parse import urlsplit
 
 import typer
 
+from holdfast.cli.login import (
+    Audience,
+    ClientId,
+    Device,
+    Issuer,
+    IssuerCa,
+    KindOfToken,
+    Name,
+    NoBrowser,
+    Scope,
+    TokenType,
+)
 from holdfast.cli.options import ConfigFile, read_settings
 from holdfast.errors import ConfigurationError
+from holdfast.login.exec_credential import API_VERSION
+from holdfast.login.request import ID, make_request, request_options
 
 if TYPE_CHECKING:
+    from holdfast.login.request import LoginRequest
     from holdfast.settings import Settings
+
+COMMAND = "holdfast"
+INSTALL_HINT = (
+    "The command `holdfast` gets your token. Install Holdfast on this machine and put the command on your PATH."
+)
 
 _EVERY_ADDRESS = {"0.0.0.0", "::", ""}  # noqa: S104  recognised, not listened on
 
@@ -21,8 +41,22 @@ _EVERY_ADDRESS = {"0.0.0.0", "::", ""}  # noqa: S104  recognised, not listened o
 def kubeconfig(
     user_name: Annotated[str, typer.Option("--user-name", help="Name of the user entry; the token says who it is.")],
     token_file: Annotated[
-        Path, typer.Option("--token-file", metavar="FILE", help="The caller's token; kubectl reads it again and again.")
-    ],
+        Path | None,
+        typer.Option("--token-file", metavar="FILE", help="The caller's token; kubectl reads it again and again."),
+    ] = None,
+    login: Annotated[
+        bool,
+        typer.Option("--login", help="kubectl gets the token by `holdfast get-token`, with the options that follow."),
+    ] = False,
+    issuer: Issuer = "",
+    client_id: ClientId = "",
+    scope: Scope = None,
+    audience: Audience = "",
+    token_type: KindOfToken = TokenType.ID,
+    issuer_ca: IssuerCa = None,
+    device: Device = False,
+    no_browser: NoBrowser = False,
+    name: Name = "",
     server: Annotated[
         str | None, typer.Option(metavar="URL", help="How the caller reaches the gateway; from `listen` when absent.")
     ] = None,
@@ -37,12 +71,31 @@ def kubeconfig(
 ) -> None:
     """Write a kubeconfig that goes through the gateway, with the gateway's CA in it.
 
+    With --token-file the token is in a file, as a job's is. With --login kubectl asks `holdfast get-token` on the
+    caller's machine, which logs people in; --issuer may be left out where the gateway trusts one only.
+
     \b
     Example:
       holdfast kubeconfig --user-name agent --token-file agent.token -f agent.kubeconfig
       kubectl --kubeconfig agent.kubeconfig get pods
+      holdfast kubeconfig --user-name me --login --client-id kubectl --scope groups -f people.kubeconfig
     """
+    if login == (token_file is not None):
+        raise ConfigurationError("give --token-file FILE, or --login with --client-id: one of them.")
     settings = read_settings(config)
+    if token_file is not None:
+        user: dict[str, Any] = _describe_user(token_file.absolute(), embed_token)
+    else:
+        request = make_request(
+            issuer or _only_issuer(settings),
+            client_id,
+            scopes=scope or (),
+            audience=audience,
+            kind=token_type,
+            name=name,
+        )
+        _require_trusted(request, settings)
+        user = {"exec": _describe_plugin(request, issuer_ca, device=device, no_browser=no_browser)}
     from holdfast.hooks.listener import listener_certificates
 
     document = build_kubeconfig(
@@ -50,13 +103,13 @@ def kubeconfig(
         server=_require_https(server or default_server(settings)),
         authority_pem=listener_certificates(settings).authority_pem,
         user_name=user_name,
-        user=_describe_user(token_file.absolute(), embed_token),
+        user=user,
     )
     _write(document, file, force)
 
 
 def build_kubeconfig(
-    *, cluster: str, server: str, authority_pem: bytes, user_name: str, user: dict[str, str]
+    *, cluster: str, server: str, authority_pem: bytes, user_name: str, user: dict[str, Any]
 ) -> dict[str, Any]:
     """Return a kubeconfig (client-go `tools/clientcmd/api/v1/types.go`) with one cluster, user and context."""
     context = f"{user_name}@{cluster}"
@@ -93,6 +146,44 @@ def _describe_user(token_file: Path, embed: bool) -> dict[str, str]:
 
     token = read_token(token_file)
     return {"token": token} if embed else {"tokenFile": str(token_file)}
+
+
+def _describe_plugin(
+    request: LoginRequest, authority: Path | None, *, device: bool, no_browser: bool
+) -> dict[str, Any]:
+    """What client-go starts to get a token (`tools/clientcmd/api/v1/types.go`, ExecConfig)."""
+    options = request_options(request)
+    options += [f"--issuer-ca={authority.absolute()}"] if authority is not None else []
+    options += ["--device"] if device else []
+    options += ["--no-browser"] if no_browser else []
+    return {
+        "apiVersion": API_VERSION,
+        "command": COMMAND,
+        "args": ["get-token", *options],
+        "interactiveMode": "IfAvailable",
+        "provideClusterInfo": False,
+        "installHint": INSTALL_HINT,
+    }
+
+
+def _only_issuer(settings: Settings) -> str:
+    issuers = [authenticator.issuer.url for authenticator in settings.identity.jwt]
+    if len(issuers) != 1:
+        raise ConfigurationError(f"--issuer: the gateway trusts several; give one of {', '.join(issuers)}.")
+    return issuers[0]
+
+
+def _require_trusted(request: LoginRequest, settings: Settings) -> None:
+    """A kubeconfig whose tokens the gateway would refuse is noticed here."""
+    if not request.client_id:
+        raise ConfigurationError("--login needs --client-id, the public client that is registered at the issuer.")
+    trusted = {authenticator.issuer.url: authenticator.issuer.audiences for authenticator in settings.identity.jwt}
+    if request.issuer not in trusted:
+        raise ConfigurationError(f"--issuer: the gateway does not trust {request.issuer}; add it to identity.jwt.")
+    option, audience = ("--client-id", request.client_id) if request.kind == ID else ("--audience", request.audience)
+    if audience not in trusted[request.issuer]:
+        expected = ", ".join(trusted[request.issuer])
+        raise ConfigurationError(f"{option}: the gateway takes tokens for {expected}, found {audience!r}.")
 
 
 def _write(document: dict[str, Any], file: Path | None, force: bool) -> None:
