@@ -11,6 +11,7 @@ import re
 import secrets
 import shutil
 import ssl
+import sys
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -147,6 +148,24 @@ def login_request(provider: IdentityProvider, **more: Any) -> LoginRequest:
     from holdfast.login.request import make_request
 
     return make_request(provider.url, CLIENT, **more)
+
+
+def write_browser(provider: IdentityProvider, folder: Path, user: str = "alice") -> Path:
+    """A program that is this person's browser, for `$BROWSER`; it prints, as browsers do."""
+    tests = Path(__file__).parents[1]
+    program = folder / f"browser-of-{user}"
+    program.write_text(
+        f"""#!{sys.executable}
+import sys
+sys.path[:0] = [{str(tests)!r}, {str(tests / "cluster")!r}]
+from pathlib import Path
+from services.identity_provider import IdentityProvider
+print("browser says hello", flush=True)
+IdentityProvider(Path({str(provider.folder)!r}), {provider.url!r}).browse(sys.argv[1], {user!r})
+"""
+    )
+    program.chmod(0o700)
+    return program
 
 
 def _walk(client: httpx.Client, response: httpx.Response, user: str, consent: bool) -> httpx.Response:

@@ -126,11 +126,8 @@ def get_token(
         raise ConfigurationError(
             f"no token: give --issuer and --client-id, or --token-file FILE, or set ${TOKEN_VARIABLE}."
         )
-    from holdfast.login.browser import nothing_on_stdout
-
     request = make_request(issuer, client_id, scopes=scope or (), audience=audience, kind=token_type, name=name)
-    with nothing_on_stdout():
-        tokens = _run(_open_session(request, issuer_ca, device, no_browser).get_tokens(may_ask=may_ask))
+    tokens = _run(_open_session(request, issuer_ca, device, no_browser).get_tokens(may_ask=may_ask))
     typer.echo(render_credential(tokens.token, tokens.expires_at))
 
 
@@ -188,8 +185,11 @@ def _open_session(request: LoginRequest, authority: Path | None, device: bool, n
 
 
 def _run(getting: Coroutine[Any, Any, Tokens]) -> Tokens:
+    from holdfast.login.browser import nothing_on_stdout
+
     try:
-        return asyncio.run(getting)
+        with nothing_on_stdout():
+            return asyncio.run(getting)
     except NotTrusted as fault:
         raise ConfigurationError(f"{fault}; remove it, or set its mode right.") from fault
 
