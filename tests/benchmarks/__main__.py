@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import identity, ledger, ledger_crash, ledger_growth, ledger_queries, ledger_verify, parts
+from benchmarks import get_token, identity, ledger, ledger_crash, ledger_growth, ledger_queries, ledger_verify, parts
 from benchmarks.databases import KINDS, Databases, open_databases
 from benchmarks.site import Site
 from testcluster.progress import Progress
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 CLUSTER_PARTS = ("throughput", "latency", "holds", "calls", "large", "watch", "profile")
 LEDGER_PARTS = ("ledger-writing", "ledger-growth", "ledger-verify", "ledger-queries", "ledger-crash")
-ALONE_PARTS = ("identity",)
-PARTS = CLUSTER_PARTS + LEDGER_PARTS + ALONE_PARTS
+PARTS = (*CLUSTER_PARTS, *LEDGER_PARTS, "identity", "get-token")
 WRITING_RECORDS = 60_000
 
 
@@ -64,6 +63,7 @@ def main(
       ledger-crash    kills at random moments: what was lost, what the verifier says
     By itself:
       identity        tokens verified a second, the first time and again; a flood of unknown keys; damaged tokens
+      get-token       the start of `holdfast get-token` when a token is at hand, paired with that of Python alone
     """
     chosen = only or list(PARTS)
     _refuse_unknown("part", chosen, PARTS)
@@ -81,9 +81,11 @@ def main(
                 for kind in kinds:  # some take long: keep what there is
                     figures[part][kind] = _measure_ledger(part, kind, progress, records, rounds)
                     file.write_text(json.dumps(figures, indent=2))
-            elif part in ALONE_PARTS:
+            elif part == "identity":
                 with tempfile.TemporaryDirectory() as folder:
                     figures[part] = identity.measure_identity(Path(folder), progress, tokens)
+            elif part == "get-token":
+                figures[part] = get_token.measure_get_token(progress)
             else:
                 site = site or Site().start(progress)
                 figures[part] = _measure(part, site, progress, minutes, results)

@@ -24,7 +24,7 @@ OPTIONS = request_options(REQUEST)
 KEPT = {"token": "kept-token", "expirationTimestamp": "2030-03-17T18:03:20Z"}
 
 OWN = {"holdfast", "holdfast.cli", "holdfast.login"} | {
-    f"holdfast.login.{name}" for name in ("cached", "cache", "exec_credential", "request")
+    f"holdfast.login.{name}" for name in ("cached", "cache", "exec_credential", "plain_json", "request")
 }
 PROGRAM = """
 import sys

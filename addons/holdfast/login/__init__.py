@@ -4,8 +4,9 @@ Reading order:
 
     request          which tokens are asked for
     cache            where tokens are kept between commands
+    plain_json       JSON without the json package, for these and the next two
     exec_credential  what kubectl and its plugins say to each other
-    cached           `holdfast get-token` when a token is at hand: these four import the standard library only
+    cached           `holdfast get-token` when a token is at hand: these five import the standard library only
     provider         the OpenID provider: its metadata, its token endpoint, its keys
     authorization    the authorization code flow with PKCE: what goes out, what may come back
     browser          the browser of the person at this machine, if there is one

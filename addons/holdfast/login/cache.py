@@ -11,11 +11,12 @@ Part of the cached path: only the standard library is imported, and no pathlib, 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
+
+from holdfast.login.plain_json import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -78,6 +79,7 @@ class TokenCache:
 
     def write(self, request: LoginRequest, tokens: Tokens) -> None:
         """Keep the tokens of a request in place of those before. Raises NotTrusted, OSError."""
+        import json
         from pathlib import Path
 
         from holdfast.certificates import write_private
@@ -145,7 +147,7 @@ def _require_own(path: str, found: os.stat_result, is_kind: Callable[[int], bool
 
 def _parse(path: str, document: bytes, request: LoginRequest) -> Tokens:
     try:
-        kept = json.loads(document)
+        kept = parse_json(document.decode("ascii"))
         whose, tokens = kept["request"], Tokens(**kept["tokens"])
     except (ValueError, KeyError, TypeError, RecursionError):
         raise NotTrusted(f"{path}: is not what a login writes") from None

@@ -1,7 +1,7 @@
 """The cached path of `holdfast get-token`: an answer without asking anybody.
 
 kubectl starts its plugin for every command, so this path is short: it reads the few options itself, looks for a token
-that is given or kept, and imports only the standard library and its three neighbours here. Whatever it does not
+that is given or kept, and imports only the standard library and its four neighbours here. Whatever it does not
 know, an option, a token that is old, a file that is not right, it leaves to the whole command, which says what is
 wrong. A test holds it to that.
 """

@@ -9,9 +9,10 @@ Part of the cached path, so nothing here needs more than the standard library.
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING
+
+from holdfast.login.plain_json import parse_json, quote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,10 +24,10 @@ INFO_VARIABLE = "KUBERNETES_EXEC_INFO"
 
 def render_credential(token: str, expires_at: int | None) -> str:
     """The ExecCredential that carries a token; `expires_at` is in seconds since the epoch, None when unknown."""
-    status = {"token": token}
+    status = f'"token": {quote(token)}'
     if expires_at is not None:
-        status["expirationTimestamp"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(expires_at))
-    return json.dumps({"apiVersion": API_VERSION, "kind": KIND, "status": status})
+        status += time.strftime(', "expirationTimestamp": "%Y-%m-%dT%H:%M:%SZ"', time.gmtime(expires_at))
+    return f'{{"apiVersion": "{API_VERSION}", "kind": "{KIND}", "status": {{{status}}}}}'
 
 
 def allows_questions(environment: Mapping[str, str]) -> bool:
@@ -38,7 +39,7 @@ def allows_questions(environment: Mapping[str, str]) -> bool:
     if not text:
         return True
     try:
-        info = json.loads(text)
+        info = parse_json(text)
         version, interactive = info["apiVersion"], info["spec"]["interactive"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError(f"${INFO_VARIABLE} is not an ExecCredential of {API_VERSION}") from None

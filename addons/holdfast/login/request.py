@@ -5,9 +5,12 @@ Part of the cached path, so nothing here needs more than the standard library.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import TYPE_CHECKING, NamedTuple
+
+try:
+    from _sha2 import sha256  # type: ignore[import-not-found]  # as random does: hashlib would load OpenSSL
+except ImportError:  # a Python that takes its hashes from OpenSSL only
+    from hashlib import sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,7 +40,9 @@ class LoginRequest(NamedTuple):
     @property
     def key(self) -> str:
         """A name for files, the same for the same request: hex digits."""
-        return hashlib.sha256(json.dumps(self).encode("ascii")).hexdigest()[:32]
+        parts = (self.issuer, self.client_id, " ".join(self.scopes), self.audience, self.kind, self.name)
+        digest: str = sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+        return digest[:32]
 
 
 def make_request(
