@@ -57,6 +57,11 @@ def test_a_fresh_token_is_given_out(environment: dict[str, str], options: list[s
     assert status(answer([*OPTIONS, *options], environment, NOW)) == KEPT
 
 
+def test_the_token_can_be_had_alone(environment: dict[str, str]) -> None:
+    assert answer([*OPTIONS, "--bare"], environment, NOW) == "kept-token"
+    assert answer(["--bare"], {"HOLDFAST_TOKEN": "given"}, NOW) == "given"
+
+
 def test_an_option_s_value_may_stand_apart(environment: dict[str, str]) -> None:
     apart = [part for option in OPTIONS for part in option.split("=")]
     assert status(answer(apart, environment, NOW)) == KEPT

@@ -179,6 +179,14 @@ async def test_an_unreadable_answer_is_not_kept(
     await refuse_login(open_session(), why, fault)
 
 
+async def test_a_code_is_not_sent_on_to_where_the_token_endpoint_points(
+    open_session: OpenSession, provider: IdentityProvider
+) -> None:
+    provider.answer_next("/token", (307, ""), Location=f"{provider.url}/token")
+    await refuse_login(open_session(), "answered 307 without readable JSON", ConfigurationError)
+    assert provider.control("given") == {}
+
+
 async def test_a_token_of_a_key_that_is_not_the_provider_s_is_not_kept(
     open_session: OpenSession, person: Person, provider: IdentityProvider
 ) -> None:

@@ -89,9 +89,9 @@ class IdentityProvider:
             answer: dict[str, Any] = client.post(f"{self.url}/test/{what}", json=wanted).raise_for_status().json()
         return answer
 
-    def answer_next(self, path: str, *answers: tuple[int, Any]) -> None:
+    def answer_next(self, path: str, *answers: tuple[int, Any], **headers: str) -> None:
         """Give these answers (status, JSON or text) to the next requests for `path`, in place of its own."""
-        listed = [{"path": path, "status": status, "body": body} for status, body in answers]
+        listed = [{"path": path, "status": status, "body": body, "headers": headers} for status, body in answers]
         self.control("answers", answers=listed)
 
     def client_credentials(self, audience: str = AUDIENCE) -> str:

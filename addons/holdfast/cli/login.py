@@ -16,8 +16,8 @@ import typer
 from holdfast.cli.output import show_safely
 from holdfast.errors import ConfigurationError
 from holdfast.login.cache import NotTrusted, TokenCache, find_folder
-from holdfast.login.cached import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, read_given_token
-from holdfast.login.exec_credential import allows_questions, render_credential
+from holdfast.login.cached import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, read_given_token, render
+from holdfast.login.exec_credential import allows_questions
 from holdfast.login.request import ACCESS, ID, make_request
 
 if TYPE_CHECKING:
@@ -35,21 +35,29 @@ class TokenType(enum.StrEnum):
     ACCESS = ACCESS
 
 
-Issuer = Annotated[str, typer.Option(metavar="URL", help="The OpenID provider, as its tokens' `iss` has it.")]
-ClientId = Annotated[str, typer.Option(metavar="ID", help="The public client that is registered there for kubectl.")]
+Issuer = Annotated[
+    str, typer.Option(metavar="URL", help="The OpenID provider, as its tokens' `iss` has it: https://id.example.com.")
+]
+ClientId = Annotated[str, typer.Option(metavar="ID", help="The public client that is registered there, as kubectl.")]
 Scope = Annotated[
     list[str] | None,
-    typer.Option(metavar="SCOPE", help="A scope beside openid, as groups; may be given again."),
+    typer.Option(metavar="SCOPE", help="A scope beside openid, as groups or email; may be given again."),
 ]
 Audience = Annotated[
-    str, typer.Option(metavar="AUDIENCE", help="Whom access tokens are to be for; needed with --token-type access.")
+    str, typer.Option(metavar="AUDIENCE", help="Whom access tokens are to be for, as https://gateway.example.com.")
 ]
 KindOfToken = Annotated[
-    TokenType, typer.Option("--token-type", help="Whether the gateway gets the ID token, or the access token (a JWT).")
+    TokenType,
+    typer.Option(
+        "--token-type", help="Whether the gateway gets the ID token, or the access token: a JWT, with --audience."
+    ),
 ]
-Name = Annotated[str, typer.Option(metavar="NAME", help="Keeps logins of several people at one issuer apart.")]
+Name = Annotated[str, typer.Option(metavar="NAME", help="Keeps several logins at one issuer apart, as admin and me.")]
 IssuerCa = Annotated[
-    Path | None, typer.Option("--issuer-ca", metavar="FILE", help="CA of the issuer's HTTPS, PEM; else the system's.")
+    Path | None,
+    typer.Option(
+        "--issuer-ca", metavar="FILE", help="CA of the issuer's HTTPS, PEM, as issuer-ca.crt; else the system's."
+    ),
 ]
 Device = Annotated[bool, typer.Option("--device", help="Enter a code in a browser on any machine instead.")]
 NoBrowser = Annotated[
@@ -103,6 +111,9 @@ def get_token(
             help=f"Give out the token in this file, as it is; or set ${TOKEN_VARIABLE} to the token. For jobs.",
         ),
     ] = None,
+    bare: Annotated[
+        bool, typer.Option("--bare", help=f"Print the token alone, as for the ${TOKEN_VARIABLE} of another command.")
+    ] = False,
 ) -> None:
     """Print a token for kubectl (its credential plugin; `holdfast kubeconfig --login` sets it up).
 
@@ -112,7 +123,7 @@ def get_token(
     \b
     Example:
       holdfast get-token --issuer https://id.example.com --client-id kubectl --scope groups
-      HOLDFAST_TOKEN=$CI_TOKEN holdfast get-token
+      HOLDFAST_TOKEN=$(holdfast get-token --issuer https://id.example.com --client-id kubectl --bare) holdfast approvals list
     """
     may_ask = _may_ask()
     try:
@@ -120,7 +131,7 @@ def get_token(
     except ValueError as error:
         raise ConfigurationError(f"{error}.") from error
     if given:
-        typer.echo(render_credential(given, None))
+        typer.echo(render(given, None, bare=bare))
         return
     if not issuer or not client_id:
         raise ConfigurationError(
@@ -128,7 +139,7 @@ def get_token(
         )
     request = make_request(issuer, client_id, scopes=scope or (), audience=audience, kind=token_type, name=name)
     tokens = _run(_open_session(request, issuer_ca, device, no_browser).get_tokens(may_ask=may_ask))
-    typer.echo(render_credential(tokens.token, tokens.expires_at))
+    typer.echo(render(tokens.token, tokens.expires_at, bare=bare))
 
 
 def logout(

@@ -24,7 +24,7 @@ MAX_TOKEN_FILE_BYTES = 1 << 16
 _VALUES = frozenset(
     {"--issuer", "--client-id", "--scope", "--audience", "--name", "--token-type", "--token-file", "--issuer-ca"}
 )
-_FLAGS = frozenset({"--device", "--no-browser"})
+_FLAGS = frozenset({"--device", "--no-browser", "--bare"})
 
 type _Options = dict[str, list[str]]
 
@@ -40,9 +40,15 @@ def answer(arguments: Sequence[str], environment: Mapping[str, str], now: float)
     try:
         allows_questions(environment)
         token = read_given_token(_last(options, "--token-file"), environment)
-        return render_credential(token, None) if token else _recall(options, environment, now)
+        found = (token, None) if token else _recall(options, environment, now)
     except (ValueError, OSError, NotTrusted):
         return None
+    return None if found is None else render(*found, bare="--bare" in options)
+
+
+def render(token: str, expires_at: int | None, *, bare: bool) -> str:
+    """What is printed: an ExecCredential, or with `bare` the token alone."""
+    return token if bare else render_credential(token, expires_at)
 
 
 def read_given_token(file: str, environment: Mapping[str, str]) -> str:
@@ -69,7 +75,7 @@ def is_bearer(text: str) -> bool:
     return bool(text) and all("!" <= character <= "~" for character in text)
 
 
-def _recall(options: _Options, environment: Mapping[str, str], now: float) -> str | None:
+def _recall(options: _Options, environment: Mapping[str, str], now: float) -> tuple[str, int] | None:
     request = make_request(
         _last(options, "--issuer"),
         _last(options, "--client-id"),
@@ -83,7 +89,7 @@ def _recall(options: _Options, environment: Mapping[str, str], now: float) -> st
     tokens = TokenCache(find_folder(environment)).read(request)
     if tokens is None or not tokens.is_fresh(now):
         return None
-    return render_credential(tokens.token, tokens.expires_at)
+    return tokens.token, tokens.expires_at
 
 
 def _parse(arguments: Sequence[str]) -> _Options | None:
@@ -92,6 +98,7 @@ def _parse(arguments: Sequence[str]) -> _Options | None:
     rest = iter(arguments)
     for argument in rest:
         if argument in _FLAGS:
+            options[argument] = []
             continue
         name, value = _split(argument, rest)
         if name not in _VALUES or value is None:
