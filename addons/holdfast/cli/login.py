@@ -123,7 +123,7 @@ def get_token(
     \b
     Example:
       holdfast get-token --issuer https://id.example.com --client-id kubectl --scope groups
-      HOLDFAST_TOKEN=$(holdfast get-token --issuer https://id.example.com --client-id kubectl --bare) holdfast approvals list
+      holdfast get-token --token-file job.token
     """
     may_ask = _may_ask()
     try:

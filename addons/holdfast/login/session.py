@@ -208,8 +208,17 @@ class Session:
         self.around.tell(f"Open this address in a browser on this machine:\n{url}")
         return True
 
-    def _keep(self, provider: Provider, keys: KeySet, answer: Mapping[str, Any], **bound: Any) -> Tokens:
-        tokens = read_tokens(answer, self.request, provider.issuer, keys, now=self.around.clock(), **bound)
+    def _keep(
+        self,
+        provider: Provider,
+        keys: KeySet,
+        answer: Mapping[str, Any],
+        *,
+        nonce: str | None = None,
+        before: Tokens | None = None,
+    ) -> Tokens:
+        now = self.around.clock()
+        tokens = read_tokens(answer, self.request, provider.issuer, keys, now=now, nonce=nonce, before=before)
         self.cache.write(self.request, tokens)
         return tokens
 
