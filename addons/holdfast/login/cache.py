@@ -10,7 +10,6 @@ Part of the cached path: only the standard library is imported, and no pathlib, 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
 from contextlib import contextmanager, suppress
@@ -112,6 +111,8 @@ class TokenCache:
 
         The lock goes with the process, however that ends. Raises NotTrusted, OSError.
         """
+        import fcntl  # here, since Windows has none and the other commands are imported there too
+
         self._make_folder()
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         with os.fdopen(os.open(self.path(request, ".lock"), flags, 0o600), "r+") as lock:
