@@ -114,7 +114,7 @@ class UserMapper:
             name = claims.get(mapping.claim)
             if mapping.claim == "email" and claims.get("email_verified", True) is not True:
                 raise Unauthorized("the token's email is not verified by its issuer", "email_not_verified")
-        if not _is_name(name):
+        if not is_name(name):
             raise Unauthorized(f"the token's {_source(mapping)} is not a usable user name", "bad_claim")
         return self._allow(f"{mapping.prefix or ''}{name}")
 
@@ -127,7 +127,7 @@ class UserMapper:
             groups = _read_claim(claims.get(mapping.claim, ()))
         else:
             return ()
-        if groups is None or not all(_is_name(group) for group in groups):
+        if groups is None or not all(is_name(group) for group in groups):
             raise Unauthorized(f"the token's {_source(mapping)} is not a list of usable group names", "bad_claim")
         return tuple(self._allow(f"{mapping.prefix or ''}{group}") for group in groups)
 
@@ -152,18 +152,18 @@ class UserMapper:
             uid = claims.get(mapping.claim)
         else:
             return ""
-        if uid != "" and not _is_name(uid):
+        if uid != "" and not is_name(uid):
             raise Unauthorized(f"the token's {_source(mapping)} is not a usable uid", "bad_claim")
         return str(uid)
 
     def _map_extra(self, claims: Mapping[str, Any], values: Values) -> dict[str, tuple[str, ...]]:
         extra: dict[str, tuple[str, ...]] = {}
         token_id = claims.get("jti")
-        if _is_name(token_id):
+        if is_name(token_id):
             extra[CREDENTIAL_ID] = (f"JTI={token_id}",)
         for key, expression in self._extra:
             found = _read_texts(_evaluate(expression, values, key))
-            if found is None or len(found) > MAX_EXTRA_VALUES or not all(map(_is_value, found)):
+            if found is None or len(found) > MAX_EXTRA_VALUES or not all(map(is_value, found)):
                 raise Unauthorized(f"the token gives no usable value for {key}", "bad_claim")
             if found:
                 extra[key] = found
@@ -224,11 +224,13 @@ def _read_texts(value: object) -> tuple[str, ...] | None:
     return None
 
 
-def _is_name(value: object) -> TypeGuard[str]:
+def is_name(value: object) -> TypeGuard[str]:
+    """Whether this can be the name of a user or a group."""
     # Printable leaves out control, format (bidirectional, zero-width) and line-separating characters: names are
     # shown to approvers, put into headers and matched by policy.
     return isinstance(value, str) and 0 < len(value) <= MAX_NAME_CHARACTERS and value.isprintable()
 
 
-def _is_value(value: str) -> bool:
+def is_value(value: str) -> bool:
+    """Whether this can be a value of an extra attribute."""
     return len(value) <= MAX_EXTRA_CHARACTERS and value.isprintable()

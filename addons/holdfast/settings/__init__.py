@@ -17,7 +17,7 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from holdfast.settings.audit import Audit
-from holdfast.settings.identity import IdentitySection, include_configuration
+from holdfast.settings.identity import IdentitySection, include_certificates, include_configuration
 from holdfast.settings.section import NAME_PATTERN, FilePath, Section, parse_model, read_yaml
 
 ENVIRONMENT_VARIABLE = "HOLDFAST_CONFIG"
@@ -159,4 +159,5 @@ def load_settings(path: Path | None = None) -> Settings:
     """
     file = path or Path(os.environ.get(ENVIRONMENT_VARIABLE, DEFAULT_FILE))
     settings = parse_model(Settings, read_yaml(file), file)
-    return settings.model_copy(update={"identity": include_configuration(settings.identity)})
+    identity = include_certificates(include_configuration(settings.identity))
+    return settings.model_copy(update={"identity": identity})

@@ -2,7 +2,8 @@
 
 A file that the API server loads with `--authentication-config` (apiserver.config.k8s.io/v1) loads here as it is;
 its `jwt` list and that of the settings file make one list. What Kubernetes lacks is written beside what it has:
-`jwksURL`, `jwksFile`, `certificateAuthorityFile`, `algorithms`, `maxLifetimeSeconds` and `systemNames` of an issuer.
+`jwksURL`, `jwksFile`, `certificateAuthorityFile`, `algorithms`, `maxLifetimeSeconds` and `systemNames` of an issuer,
+and `saml`, the providers of SAML 2.0 (OASIS saml-core-2.0-os, saml-profiles-2.0-os, RFC 7522).
 What is checked here is what can be checked of each value alone (k8s.io/apiserver
 pkg/apis/apiserver/validation); expressions are compiled by `holdfast.identity`.
 """
@@ -14,10 +15,12 @@ from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from pydantic import Field, field_validator, model_validator
 
 from holdfast.errors import ConfigurationError
-from holdfast.settings.section import FilePath, Section, parse_model, read_yaml
+from holdfast.settings.section import FilePath, Section, parse_model, read_file, read_yaml
 
 KUBERNETES_DOMAINS = ("kubernetes.io", "k8s.io")
 
@@ -32,6 +35,11 @@ type ApiVersion = Literal[
 ]
 type Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm.__value__)
+
+MAX_ENTITY_ID_CHARACTERS = 1024
+MAX_PINNED_CERTIFICATES = 8
+MIN_RSA_BITS = 2048
+CURVES = frozenset({"secp256r1", "secp384r1", "secp521r1"})
 
 
 class Issuer(Section):
@@ -159,11 +167,7 @@ class ExtraMapping(Section):
     @field_validator("key")
     @classmethod
     def _own_domain(cls, key: str) -> str:
-        match = _EXTRA_KEY.fullmatch(key)
-        if match is None:
-            raise ValueError("lower-case DOMAIN/PATH, as example.com/tenant")
-        if any(f".{match['domain']}".endswith(f".{domain}") for domain in KUBERNETES_DOMAINS):
-            raise ValueError("a domain of your own; kubernetes.io and k8s.io are Kubernetes'")
+        _check_extra_key(key)
         return key
 
 
@@ -230,6 +234,117 @@ class JWTAuthenticator(Section):
         return self
 
 
+class PrefixedNameOrAttribute(Section):
+    """The NameID, or an attribute, with a prefix."""
+
+    attribute: str = Field("", description="The attribute's `Name`; the NameID when absent.")
+    prefix: str = Field(description="Put before the name; may be empty, must be given.")
+
+
+class PrefixedAttribute(Section):
+    """An attribute with a prefix."""
+
+    attribute: str = Field(description="The attribute's `Name`.", min_length=1)
+    prefix: str = Field(description="Put before each value; may be empty, must be given.")
+
+
+class Attribute(Section):
+    """An attribute."""
+
+    attribute: str = Field(description="The attribute's `Name`.", min_length=1)
+
+
+class ExtraAttribute(Section):
+    """An extra attribute of the user, from an attribute of the assertion."""
+
+    key: str = Field(description="Lower-case `DOMAIN/PATH`, not of Kubernetes' own domains.")
+    attribute: str = Field(description="The attribute's `Name`; without it the key is left out.", min_length=1)
+
+    @field_validator("key")
+    @classmethod
+    def _own_domain(cls, key: str) -> str:
+        _check_extra_key(key)
+        return key
+
+
+class AttributeMappings(Section):
+    """How an assertion becomes a user."""
+
+    username: PrefixedNameOrAttribute = Field(description="The user name: one value.")
+    groups: PrefixedAttribute | None = Field(None, description="The groups.")
+    uid: Attribute | None = Field(None, description="The user's lasting ID: one value.")
+    extra: tuple[ExtraAttribute, ...] = Field((), description="Extra attributes.")
+
+    @model_validator(mode="after")
+    def _distinct_keys(self) -> AttributeMappings:
+        if len({mapping.key for mapping in self.extra}) < len(self.extra):
+            raise ValueError("each key of extra once")
+        return self
+
+
+class SAMLProvider(Section):
+    """A SAML identity provider, what the gateway is to it, and how its assertions become users."""
+
+    entity_id: str = Field(alias="entityID", description="The provider's: the exact `Issuer` of what it says.")
+    certificates: str = Field("", description="Those it signs with, PEM itself; several while they are changed.")
+    certificates_file: FilePath | None = Field(None, description="The same from a file.")
+    single_sign_on_url: str = Field(alias="singleSignOnURL", description="Where people log in.")
+    binding: Literal["HTTP-Redirect", "HTTP-POST"] = Field(
+        "HTTP-Redirect", description="How the request gets there: `HTTP-Redirect` or `HTTP-POST`."
+    )
+    name_id_format: str | None = Field(
+        None, alias="nameIDFormat", description="The NameID's `Format`: asked for, and nothing else is accepted."
+    )
+    service_provider_entity_id: str = Field(
+        alias="serviceProviderEntityID", description="The gateway's: assertions must be for this audience."
+    )
+    assertion_consumer_service_url: str = Field(
+        alias="assertionConsumerServiceURL", description="Where the gateway takes responses, as the provider knows it."
+    )
+    token_url: str = Field(
+        alias="tokenURL",
+        description="Where the gateway takes assertions (RFC 7522): their `Recipient`, and one more audience.",
+    )
+    mappings: AttributeMappings = Field(description="How an assertion becomes a user.")
+    max_lifetime_seconds: int = Field(
+        86400, gt=0, description="Assertions that are good for longer are refused; no session lasts longer."
+    )
+
+    @field_validator("entity_id", "service_provider_entity_id")
+    @classmethod
+    def _entity(cls, entity_id: str) -> str:
+        if not 0 < len(entity_id) <= MAX_ENTITY_ID_CHARACTERS or not entity_id.isprintable() or " " in entity_id:
+            raise ValueError(f"a URI of at most {MAX_ENTITY_ID_CHARACTERS} characters")
+        return entity_id
+
+    @field_validator("single_sign_on_url")
+    @classmethod
+    def _sign_on_address(cls, url: str) -> str:
+        _check_secure(url.partition("?")[0])  # some providers tell their applications apart in the query
+        if "#" in url:
+            raise ValueError("an address without a fragment")
+        return url
+
+    @field_validator("assertion_consumer_service_url", "token_url")
+    @classmethod
+    def _own_address(cls, url: str) -> str:
+        _check_secure(url)
+        return url
+
+    @field_validator("certificates")
+    @classmethod
+    def _signing_certificates(cls, pem: str) -> str:
+        if pem:
+            _check_signing_certificates(pem)
+        return pem
+
+    @model_validator(mode="after")
+    def _pinned(self) -> SAMLProvider:
+        if bool(self.certificates) == (self.certificates_file is not None):
+            raise ValueError("certificates (PEM) or certificatesFile: one of them")
+        return self
+
+
 class AnonymousAuthCondition(Section):
     """A path."""
 
@@ -278,6 +393,13 @@ class IdentitySection(Section):
     authentication_configuration: FilePath | None = Field(
         None, description="An AuthenticationConfiguration file of the API server; its issuers are trusted too."
     )
+    saml: tuple[SAMLProvider, ...] = Field((), description="Trusted SAML identity providers.")
+
+    @model_validator(mode="after")
+    def _distinct_providers(self) -> IdentitySection:
+        if len({provider.entity_id for provider in self.saml}) < len(self.saml):
+            raise ValueError("each entityID of saml once")
+        return self
 
     @model_validator(mode="after")
     def _some(self) -> IdentitySection:
@@ -304,8 +426,39 @@ def include_configuration(section: IdentitySection) -> IdentitySection:
     found = parse_model(AuthenticationConfiguration, read_yaml(file), file)
     if not found.jwt:
         raise ConfigurationError(f"{file}: jwt: found no issuer; expected at least one.")
-    merged = {"jwt": [*section.jwt, *found.jwt], "tokens": section.tokens}
+    merged = {"jwt": [*section.jwt, *found.jwt], "saml": section.saml, "tokens": section.tokens}
     return parse_model(IdentitySection, merged, file)
+
+
+def include_certificates(section: IdentitySection) -> IdentitySection:
+    """The section with the text of every `certificatesFile` in place of its name. Raises ConfigurationError."""
+    return section.model_copy(update={"saml": tuple(map(_include_certificates, section.saml))})
+
+
+def _include_certificates(provider: SAMLProvider) -> SAMLProvider:
+    file = provider.certificates_file
+    if file is None:
+        return provider
+    pem = read_file(file).decode("utf-8", errors="replace")
+    try:
+        _check_signing_certificates(pem)
+    except ValueError as error:
+        raise ConfigurationError(f"{file}: expected {error}.") from error
+    return provider.model_copy(update={"certificates": pem, "certificates_file": None})
+
+
+def _check_extra_key(key: str) -> None:
+    match = _EXTRA_KEY.fullmatch(key)
+    if match is None:
+        raise ValueError("lower-case DOMAIN/PATH, as example.com/tenant")
+    if any(f".{match['domain']}".endswith(f".{domain}") for domain in KUBERNETES_DOMAINS):
+        raise ValueError("a domain of your own; kubernetes.io and k8s.io are Kubernetes'")
+
+
+def _check_secure(url: str) -> None:
+    _check_url(url)
+    if not url.startswith("https://"):
+        raise ValueError("an https:// address")
 
 
 def _check_url(url: str) -> None:
@@ -323,3 +476,22 @@ def _check_certificates(pem: str) -> None:
         x509.load_pem_x509_certificates(pem.encode())
     except ValueError as error:
         raise ValueError("certificates in PEM") from error
+
+
+def _check_signing_certificates(pem: str) -> None:
+    _check_certificates(pem)
+    certificates = x509.load_pem_x509_certificates(pem.encode())
+    if len(certificates) > MAX_PINNED_CERTIFICATES:
+        raise ValueError(f"at most {MAX_PINNED_CERTIFICATES} certificates")
+    if not all(map(_has_strong_key, certificates)):
+        raise ValueError(f"certificates with RSA keys of at least {MIN_RSA_BITS} bits, or EC keys on P-256, 384 or 521")
+
+
+def _has_strong_key(certificate: x509.Certificate) -> bool:
+    try:
+        key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+    if isinstance(key, rsa.RSAPublicKey):
+        return key.key_size >= MIN_RSA_BITS
+    return isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in CURVES
