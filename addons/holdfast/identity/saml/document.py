@@ -110,7 +110,7 @@ def _decode(document: bytes) -> str:
         text = document.decode("utf-8")
     except UnicodeDecodeError as error:
         raise Unauthorized(NOT_VALID, "wrong_encoding") from error
-    if "\0" in text:  # UTF-16 or UTF-32
+    if "\0" in text or text.startswith("\ufeff"):  # UTF-16 or UTF-32, or a mark that only the parser would drop
         raise Unauthorized(NOT_VALID, "wrong_encoding")
     declaration = _DECLARATION.match(text)
     if declaration is None:
