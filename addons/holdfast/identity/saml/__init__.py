@@ -8,6 +8,8 @@ Reading order:
     response   what the endpoints call: a posted response, or an assertion of RFC 7522, is verified
     mapping    how a verified assertion becomes a user, by the rules of its provider
     replay     what must remember the assertions that were used
+    request    how a login is asked for: an AuthnRequest as an address or a form
+    metadata   what the provider must know of the gateway
 
 All are pure; time is an argument. Verifying is blocking arithmetic: call it in a thread.
 """

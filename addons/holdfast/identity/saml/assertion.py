@@ -93,15 +93,15 @@ def check_header(element: _Element, provider: SAMLProvider, now: float) -> float
     """Check what a response and an assertion begin with; the time of its issue. Raises Unauthorized."""
     if read_attribute(element, "Version") != "2.0":
         raise Unauthorized(NOT_VALID, "malformed")
-    read_issuer(element, provider)
-    issued_at = read_instant(element, "IssueInstant")
+    _check_issuer(element, provider)
+    issued_at = _read_instant(element, "IssueInstant")
     if issued_at > now + LEEWAY_SECONDS:
         raise Unauthorized("the assertion is not valid yet; check the clocks", "not_yet_valid")
     return issued_at
 
 
-def read_issuer(element: _Element, provider: SAMLProvider) -> None:
-    """Require that `element` names the provider as its issuer, letter for letter. Raises Unauthorized."""
+def _check_issuer(element: _Element, provider: SAMLProvider) -> None:
+    """Require that the element names the provider, letter for letter."""
     issuers = [child for child in element if child.tag == f"{ASSERTION}Issuer"]
     if len(issuers) != 1:
         raise Unauthorized(NOT_VALID, "malformed")
@@ -109,8 +109,8 @@ def read_issuer(element: _Element, provider: SAMLProvider) -> None:
         raise Unauthorized("the SAML message's issuer is not the one that is trusted here", "unknown_issuer")
 
 
-def read_instant(element: _Element, name: str) -> float:
-    """A time in seconds since the epoch, in the one spelling of SAML core 1.3.3: UTC. Raises Unauthorized."""
+def _read_instant(element: _Element, name: str) -> float:
+    """A time in seconds since the epoch, in the one spelling of SAML core 1.3.3: UTC."""
     match = _INSTANT.fullmatch(read_attribute(element, name))
     if match is None:
         raise Unauthorized(NOT_VALID, "malformed")
@@ -165,7 +165,7 @@ def _read_subject(subject: _Element, provider: SAMLProvider) -> tuple[str, str]:
 
 def _check_conditions(conditions: _Element, terms: Terms, now: float) -> float:
     until = _check_end(conditions, now)
-    if conditions.get("NotBefore") is not None and read_instant(conditions, "NotBefore") > now + LEEWAY_SECONDS:
+    if conditions.get("NotBefore") is not None and _read_instant(conditions, "NotBefore") > now + LEEWAY_SECONDS:
         raise Unauthorized("the assertion is not valid yet; check the clocks", "not_yet_valid")
     children = read_children(conditions)
     if any(child.tag not in {f"{ASSERTION}{name}" for name in _CONDITIONS} for child in children):
@@ -206,7 +206,7 @@ def check_request(element: _Element, expected: str | None) -> None:
 def _check_end(element: _Element, now: float) -> float:
     if element.get("NotOnOrAfter") is None:
         raise Unauthorized("the assertion never expires (NotOnOrAfter is missing)", "never_expires")
-    until = read_instant(element, "NotOnOrAfter")
+    until = _read_instant(element, "NotOnOrAfter")
     if now >= until:
         raise Unauthorized("the assertion has expired; log in again", "expired")
     return until
@@ -218,10 +218,10 @@ def _check_statements(statements: list[_Element], terms: Terms, now: float) -> f
         raise Unauthorized("the assertion does not say that anybody logged in", "no_login")
     ends = []
     for statement in statements:
-        if read_instant(statement, "AuthnInstant") > now + LEEWAY_SECONDS:
+        if _read_instant(statement, "AuthnInstant") > now + LEEWAY_SECONDS:
             raise Unauthorized("the assertion is not valid yet; check the clocks", "not_yet_valid")
         if statement.get("SessionNotOnOrAfter") is not None:
-            ends.append(read_instant(statement, "SessionNotOnOrAfter"))
+            ends.append(_read_instant(statement, "SessionNotOnOrAfter"))
     return min(ends, default=None)
 
 

@@ -9,6 +9,7 @@ is called that holds them: a Reference then has one target (SAML core 5.4.2; Som
 
 from __future__ import annotations
 
+import base64
 import re
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from lxml.etree import _Element
 
 MAX_DOCUMENT_BYTES = 256 << 10
+MAX_POST_CHARACTERS = 2 * MAX_DOCUMENT_BYTES
 MAX_DEPTH = 32
 MAX_ELEMENTS = 8192
 MAX_TAG_CHARACTERS = 8192
@@ -27,8 +29,10 @@ MAX_TAG_CHARACTERS = 8192
 PROTOCOL = "{urn:oasis:names:tc:SAML:2.0:protocol}"
 ASSERTION = "{urn:oasis:names:tc:SAML:2.0:assertion}"
 SIGNATURE = "{http://www.w3.org/2000/09/xmldsig#}"
+POST_BINDING = "urn:oasis:names:tc:SAML:2.0:bindings:HTTP-POST"
 
 NOT_VALID = "the SAML message is not valid; log in again"
+TOO_LARGE = "the SAML message is too large: at most 256 KiB are read"
 
 ID_ATTRIBUTES = frozenset({"id", "assertionid"})
 
@@ -59,6 +63,19 @@ def make_parser() -> etree.XMLParser:
         recover=False,
         collect_ids=False,
     )
+
+
+def decode_post(value: str) -> bytes:
+    """The XML in the field SAMLResponse of a posted form: base64, in lines or not (bindings 3.5.4).
+
+    Raises Unauthorized.
+    """
+    if len(value) > MAX_POST_CHARACTERS:
+        raise Unauthorized(TOO_LARGE, "too_large")
+    try:
+        return base64.b64decode("".join(value.split()), validate=True)
+    except ValueError as error:
+        raise Unauthorized(NOT_VALID, "malformed") from error
 
 
 def parse_document(document: bytes) -> _Element:
@@ -105,7 +122,7 @@ def local_name(element: _Element) -> str:
 def _decode(document: bytes) -> str:
     """The text after the XML declaration."""
     if len(document) > MAX_DOCUMENT_BYTES:
-        raise Unauthorized("the SAML message is too large: at most 256 KiB are read", "too_large")
+        raise Unauthorized(TOO_LARGE, "too_large")
     try:
         text = document.decode("utf-8")
     except UnicodeDecodeError as error:
