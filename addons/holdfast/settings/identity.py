@@ -320,9 +320,9 @@ class SAMLProvider(Section):
     @field_validator("single_sign_on_url")
     @classmethod
     def _sign_on_address(cls, url: str) -> str:
-        _check_secure(url.partition("?")[0])  # some providers tell their applications apart in the query
         if "#" in url:
             raise ValueError("an address without a fragment")
+        _check_secure(url.partition("?")[0])  # some providers tell their applications apart in the query
         return url
 
     @field_validator("assertion_consumer_service_url", "token_url")

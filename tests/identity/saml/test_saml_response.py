@@ -13,6 +13,7 @@ from holdfast.identity.saml.assertion import SAMLIdentity
 from holdfast.identity.saml.response import Expectation, read_issuer, verify_assertion, verify_response
 from identity.saml.forging import (
     ASSERTION,
+    ATTRIBUTES,
     AUDIENCE,
     CERTIFICATE_1,
     CERTIFICATE_2,
@@ -105,6 +106,7 @@ def verify(document: bytes, provider: SAMLProvider = PROVIDER, now: float = NOW)
         ),
         pytest.param(assertion_signed((instant(), f"{instant()[:-1]}.0000000Z")), id="fractions of a second"),
         pytest.param(assertion_signed(("><saml:", ">\n  <saml:")), id="indented"),
+        pytest.param(assertion_signed((LOGIN + ATTRIBUTES, ATTRIBUTES + LOGIN)), id="attributes before the login"),
         pytest.param(sealed(Seal(transforms=PREFIX_LIST)), id="inclusive namespaces"),
         pytest.param(sealed(Seal(after=embed(EC_CERTIFICATE))), id="the certificate in the message is not looked at"),
         pytest.param(b'<?xml version="1.0" encoding="UTF-8"?>\n' + assertion_signed() + b"\n", id="declaration"),

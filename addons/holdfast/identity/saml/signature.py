@@ -44,7 +44,7 @@ EXCLUSIVE = "http://www.w3.org/2001/10/xml-exc-c14n#"
 
 _INCLUSIVE_NAMESPACES = f"{{{EXCLUSIVE}}}InclusiveNamespaces"
 _PREFIXES = re.compile(r"[\w#.-]+( [\w#.-]+)*", re.ASCII)
-_NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
+_NAME = re.compile(r"[\w.-]+", re.ASCII)
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 
 
