@@ -16,6 +16,7 @@ Reading order:
     own_tokens     short tokens that Holdfast signs itself, and what they say
     token_keys     the folder of the keys that sign them
     authenticator  what the gateway calls: every issuer, and the cache of verified tokens
+    saml           assertions of SAML providers, which are exchanged and not presented: a package
     opening        the authenticator, as the settings say
     dev_issuer     an issuer for the demo and the tests, which signs for anyone
 

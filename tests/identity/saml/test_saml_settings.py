@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
+from ruamel.yaml import YAML
 
 from holdfast.errors import ConfigurationError
 from holdfast.settings import Settings, load_settings
@@ -16,7 +19,6 @@ from running import trusted_issuer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 type Load = Callable[..., Settings]
 
@@ -161,3 +163,11 @@ def test_other_keys_sign_nothing_that_is_accepted(load: Load, key: Any) -> None:
     hashed = None if isinstance(key, ed25519.Ed25519PrivateKey) else CERTIFICATE_1.signature_hash_algorithm
     with pytest.raises(ConfigurationError, match="RSA keys of at least 2048 bits, or EC keys"):
         load(changed(certificates=pem(builder.sign(key, hashed))))
+
+
+def test_the_provider_that_is_shown_can_be_loaded(load: Load, tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(- entityID: .*?)```", text, re.S)
+    (tmp_path / "id.example.com.pem").write_text(PEM)
+    (provider,) = load(*YAML(typ="safe", pure=True).load(example)).identity.saml
+    assert provider.entity_id == "https://id.example.com/saml/metadata"
