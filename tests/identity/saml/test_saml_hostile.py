@@ -6,9 +6,10 @@ Every document is good but for what its name says, so that the reason is that of
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from signxml.verifier import VerifyResult, XMLVerifier
 
 from holdfast.errors import Unauthorized
 from holdfast.identity.saml import response
@@ -109,6 +110,21 @@ WITH_COMMENTS = Seal(
     transforms=ENVELOPED_ONLY + f'<ds:Transform Algorithm="{EXCLUSIVE}WithComments"/>', with_comments=True
 )
 COMMENTED = assertion(("ada@", "ada<!-- -->@"))
+
+
+EXCLUSIVE_ONLY = f'<ds:Transform Algorithm="{EXCLUSIVE}"/>'
+ENVELOPED_WITH_XPATH = f'<ds:Transform Algorithm="{DS}enveloped-signature"><ds:XPath>1</ds:XPath></ds:Transform>'
+
+
+def canonicalizing(markup: str) -> str:
+    """The two transforms, the second with this in it."""
+    return f'{ENVELOPED_ONLY}<ds:Transform Algorithm="{EXCLUSIVE}">{markup}</ds:Transform>'
+
+
+def listing(attributes: str, inner: str = "") -> bytes:
+    """A good response but for these InclusiveNamespaces."""
+    listed = f'<ec:InclusiveNamespaces xmlns:ec="{EXCLUSIVE}" {attributes}>{inner}</ec:InclusiveNamespaces>'
+    return sealed(Seal(transforms=canonicalizing(listed)))
 
 
 def in_response(*changes: tuple[str, str]) -> bytes:
@@ -325,6 +341,26 @@ SIGNATURES = [
         "transform_not_allowed",
         sealed(Seal(canonicalization=f'{CANONICALIZATION}"><ds:XPath>1</ds:XPath></ds:CanonicalizationMethod>')),
     ),
+    (
+        "the transforms in another order",
+        "transform_not_allowed",
+        sealed(Seal(transforms=EXCLUSIVE_ONLY + ENVELOPED_ONLY)),
+    ),
+    (
+        "an enveloped-signature with more",
+        "transform_not_allowed",
+        sealed(Seal(transforms=ENVELOPED_WITH_XPATH + EXCLUSIVE_ONLY)),
+    ),
+    (
+        "an XPath that looks like prefixes",
+        "transform_not_allowed",
+        sealed(Seal(transforms=canonicalizing('<ds:XPath PrefixList="xs">1</ds:XPath>'))),
+    ),
+    ("prefixes that are missing", "transform_not_allowed", listing("")),
+    ("prefixes with more", "transform_not_allowed", listing('PrefixList="xs"', "<ds:XPath/>")),
+    ("prefixes on two lines", "transform_not_allowed", listing('PrefixList="xs&#10;xsi"')),
+    ("more in the SignedInfo", "malformed", sealed(Seal(canonicalization=f'{CANONICALIZATION}"/><ds:Note/>'))),
+    ("more in the Reference", "malformed", in_response(("</ds:DigestValue>", "</ds:DigestValue><ds:Note/>"))),
     ("an Object", "object_not_allowed", sealed(Seal(after="<ds:Object>ada</ds:Object>"))),
     ("something else in the signature", "malformed", sealed(Seal(after="<ds:KeyInfo/><ds:KeyInfo/>"))),
     ("a second signature", "misplaced_signature", in_response((SIGNATURE, SIGNATURE * 2))),
@@ -477,6 +513,26 @@ CLAIMS = [
     ("a NameID of another name space", "bad_name", qualified("NameQualifier")),
     ("a NameID for another service", "bad_name", qualified("SPNameQualifier")),
     (
+        "an audience by another name",
+        "malformed",
+        assertion_signed((f"<saml:Audience>{SP}</saml:Audience>", f"<saml:Other>{SP}</saml:Other>")),
+    ),
+    (
+        "an attribute by another name",
+        "malformed",
+        assertion_signed(("<saml:Attribute ", "<saml:Other "), ("</saml:Attribute>", "</saml:Other>")),
+    ),
+    (
+        "a confirmation by a key",
+        "wrong_confirmation",
+        confirmed(
+            (
+                "/></saml:SubjectConfirmation>",
+                f'><ds:KeyInfo xmlns:ds="{DS}"/></saml:SubjectConfirmationData></saml:SubjectConfirmation>',
+            )
+        ),
+    ),
+    (
         "an attribute value with elements",
         "bad_attribute",
         assertion_signed((">dev<", "><saml:NameID>dev</saml:NameID><")),
@@ -580,3 +636,18 @@ def test_hostile_assertions_for_the_token_endpoint(why: str, document: bytes) ->
 def test_every_reason_is_documented() -> None:
     documented = set(re.findall(r"\w+", response.__doc__ or ""))
     assert {why for _, why, _ in TABLE + GRANTS} <= documented
+
+
+def test_what_signxml_says_was_signed_must_be_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Reference is checked before signxml resolves it; should the two ever differ, the answer is no."""
+    verify = XMLVerifier.verify
+
+    def verify_another(self: XMLVerifier, *args: Any, **options: Any) -> VerifyResult:
+        result = verify(self, *args, **options)
+        assert isinstance(result, VerifyResult)
+        assert result.signed_xml is not None
+        result.signed_xml.set("ID", "_another")
+        return result
+
+    monkeypatch.setattr(XMLVerifier, "verify", verify_another)
+    assert refuse(GOOD).why == "wrong_reference"

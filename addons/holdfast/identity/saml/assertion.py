@@ -102,10 +102,8 @@ def check_header(element: _Element, provider: SAMLProvider, now: float) -> float
 
 def _check_issuer(element: _Element, provider: SAMLProvider) -> None:
     """Require that the element names the provider, letter for letter."""
-    issuers = [child for child in element if child.tag == f"{ASSERTION}Issuer"]
-    if len(issuers) != 1:
-        raise Unauthorized(NOT_VALID, "malformed")
-    if read_text(issuers[0]) != provider.entity_id or issuers[0].get("Format", ENTITY) != ENTITY:
+    issuer = element.find(f"{ASSERTION}Issuer")
+    if issuer is None or read_text(issuer) != provider.entity_id or issuer.get("Format", ENTITY) != ENTITY:
         raise Unauthorized("the SAML message's issuer is not the one that is trusted here", "unknown_issuer")
 
 

@@ -20,7 +20,6 @@ from lxml import etree
 from holdfast.identity.saml.document import ASSERTION, POST_BINDING, PROTOCOL
 
 if TYPE_CHECKING:
-
     from holdfast.settings.identity import SAMLProvider
 
 MAX_RELAY_STATE_BYTES = 80

@@ -55,11 +55,8 @@ def read_certificates(pem: str) -> tuple[x509.Certificate, ...]:
 
 
 def find_signature(element: _Element) -> _Element | None:
-    """The signature that is a child of `element`, of which there may be one. Raises Unauthorized."""
-    found = [child for child in element if child.tag == f"{SIGNATURE}Signature"]
-    if len(found) > 1:
-        raise Unauthorized(NOT_VALID, "misplaced_signature")
-    return found[0] if found else None
+    """The first signature that is a child of `element`, the one that signxml finds too."""
+    return element.find(f"{SIGNATURE}Signature")
 
 
 def verify_signature(
