@@ -1,7 +1,7 @@
 """What a signed assertion says, if it says it to us, now, of a bearer (SAML core section 2, profiles section 4.1.4).
 
 Every element is either understood or refused: the children of an assertion, of its subject and of its conditions are
-those named here, in their order and no others, so that an extension cannot take back what the rest of the assertion
+those named here and no others, so that an extension cannot take back what the rest of the assertion
 grants. Advice is refused because it holds assertions of others. What is given to `read_assertion` must have come from
 `signature.verify_signature`.
 """
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.errors import Unauthorized
 from holdfast.identity.mapping import is_name
-from holdfast.identity.saml.document import ASSERTION, NOT_VALID, local_name, read_attribute, read_children, read_text
+from holdfast.identity.saml.document import ASSERTION, NOT_VALID, read_attribute, read_children, read_text
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
@@ -29,8 +29,13 @@ BEARER = "urn:oasis:names:tc:SAML:2.0:cm:bearer"
 ENTITY = "urn:oasis:names:tc:SAML:2.0:nameid-format:entity"
 UNSPECIFIED = "urn:oasis:names:tc:SAML:1.1:nameid-format:unspecified"
 
-_ORDER = ("Issuer", "Signature", "Subject", "Conditions", "AuthnStatement", "AttributeStatement")
-_CONDITIONS = frozenset({"AudienceRestriction", "OneTimeUse"})
+_ISSUER = f"{ASSERTION}Issuer"
+_SUBJECT = f"{ASSERTION}Subject"
+_CONDITIONS = f"{ASSERTION}Conditions"
+_AUTHN_STATEMENT = f"{ASSERTION}AuthnStatement"
+_ATTRIBUTE_STATEMENT = f"{ASSERTION}AttributeStatement"
+_AUDIENCE_RESTRICTION = f"{ASSERTION}AudienceRestriction"
+_ONE_TIME_USE = f"{ASSERTION}OneTimeUse"
 _INSTANT = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(\.[0-9]{1,9})?Z")
 
 
@@ -66,16 +71,13 @@ class Terms:
 
 def read_assertion(assertion: _Element, provider: SAMLProvider, terms: Terms, now: float) -> SAMLIdentity:
     """Who the assertion is about. `now` is in seconds since the epoch. Raises Unauthorized."""
-    parts = _read_parts(assertion)
+    subject, conditions, statements = _read_parts(assertion)
     issued_at = check_header(assertion, provider, now)
-    name_id, name_id_format = _read_subject(parts["Subject"][0], provider)
-    until = min(
-        _check_conditions(parts["Conditions"][0], terms, now),
-        _check_confirmation(parts["Subject"][0], terms, now),
-    )
+    name_id, name_id_format = _read_subject(subject, provider)
+    until = min(_check_conditions(conditions, terms, now), _check_confirmation(subject[1], terms, now))
     if until - issued_at > provider.max_lifetime_seconds:
         raise Unauthorized("the assertion is good for too long; get one with a shorter lifetime", "lifetime_too_long")
-    session_until = _check_statements(parts["AuthnStatement"], terms, now)
+    session_until = _check_logins(_having(statements, _AUTHN_STATEMENT), terms, now)
     return SAMLIdentity(
         issuer=provider.entity_id,
         name_id=name_id,
@@ -85,7 +87,7 @@ def read_assertion(assertion: _Element, provider: SAMLProvider, terms: Terms, no
         expires_at=_bound(session_until, issued_at + provider.max_lifetime_seconds, now),
         session_not_on_or_after=session_until,
         in_response_to=terms.in_response_to,
-        attributes=MappingProxyType(_read_attributes(parts["AttributeStatement"])),
+        attributes=MappingProxyType(_read_attributes(_having(statements, _ATTRIBUTE_STATEMENT))),
     )
 
 
@@ -102,7 +104,7 @@ def check_header(element: _Element, provider: SAMLProvider, now: float) -> float
 
 def _check_issuer(element: _Element, provider: SAMLProvider) -> None:
     """Require that the element names the provider, letter for letter."""
-    issuer = element.find(f"{ASSERTION}Issuer")
+    issuer = element.find(_ISSUER)
     if issuer is None or read_text(issuer) != provider.entity_id or issuer.get("Format", ENTITY) != ENTITY:
         raise Unauthorized("the SAML message's issuer is not the one that is trusted here", "unknown_issuer")
 
@@ -126,19 +128,18 @@ def _bound(session_until: float | None, latest: float, now: float) -> float:
     return expires_at
 
 
-def _read_parts(assertion: _Element) -> dict[str, list[_Element]]:
-    """The children by name, in the schema's order: statements may come several times, the others once."""
-    parts: dict[str, list[_Element]] = {name: [] for name in _ORDER}
-    order = []
-    for child in read_children(assertion):
-        name = local_name(child)
-        if name not in parts or (name != "Signature" and child.tag != f"{ASSERTION}{name}"):
-            raise Unauthorized(NOT_VALID, "malformed")
-        parts[name].append(child)
-        order.append(_ORDER.index(name) if name not in _ORDER[4:] else len(_ORDER))
-    if order != sorted(order) or any(len(parts[name]) != 1 for name in ("Issuer", "Subject", "Conditions")):
+def _read_parts(assertion: _Element) -> tuple[_Element, _Element, list[_Element]]:
+    """The subject, the conditions and the statements; the assertion's own signature went when it was verified."""
+    children = read_children(assertion)
+    if [child.tag for child in children[:3]] != [_ISSUER, _SUBJECT, _CONDITIONS]:
         raise Unauthorized(NOT_VALID, "malformed")
-    return parts
+    if any(child.tag not in {_AUTHN_STATEMENT, _ATTRIBUTE_STATEMENT} for child in children[3:]):
+        raise Unauthorized(NOT_VALID, "malformed")
+    return children[1], children[2], children[3:]
+
+
+def _having(elements: list[_Element], tag: str) -> list[_Element]:
+    return [element for element in elements if element.tag == tag]
 
 
 def _read_subject(subject: _Element, provider: SAMLProvider) -> tuple[str, str]:
@@ -166,9 +167,9 @@ def _check_conditions(conditions: _Element, terms: Terms, now: float) -> float:
     if conditions.get("NotBefore") is not None and _read_instant(conditions, "NotBefore") > now + LEEWAY_SECONDS:
         raise Unauthorized("the assertion is not valid yet; check the clocks", "not_yet_valid")
     children = read_children(conditions)
-    if any(child.tag not in {f"{ASSERTION}{name}" for name in _CONDITIONS} for child in children):
+    if any(child.tag not in {_AUDIENCE_RESTRICTION, _ONE_TIME_USE} for child in children):
         raise Unauthorized("the assertion has a condition that is not known here", "unknown_condition")
-    restrictions = [child for child in children if child.tag == f"{ASSERTION}AudienceRestriction"]
+    restrictions = _having(children, _AUDIENCE_RESTRICTION)
     if not restrictions or not all(_names_us(restriction, terms) for restriction in restrictions):
         raise Unauthorized("the assertion is for another audience; get one for this gateway", "wrong_audience")
     return until
@@ -181,8 +182,7 @@ def _names_us(restriction: _Element, terms: Terms) -> bool:
     return not terms.audiences.isdisjoint(map(read_text, audiences))
 
 
-def _check_confirmation(subject: _Element, terms: Terms, now: float) -> float:
-    confirmation = subject[1]
+def _check_confirmation(confirmation: _Element, terms: Terms, now: float) -> float:
     children = read_children(confirmation)
     if confirmation.get("Method") != BEARER or [it.tag for it in children] != [f"{ASSERTION}SubjectConfirmationData"]:
         raise Unauthorized("the assertion is not for whoever bears it", "wrong_confirmation")
@@ -210,7 +210,7 @@ def _check_end(element: _Element, now: float) -> float:
     return until
 
 
-def _check_statements(statements: list[_Element], terms: Terms, now: float) -> float | None:
+def _check_logins(statements: list[_Element], terms: Terms, now: float) -> float | None:
     """The earliest end of the session that the statements speak of, if they do."""
     if terms.is_login and not statements:
         raise Unauthorized("the assertion does not say that anybody logged in", "no_login")

@@ -31,7 +31,7 @@ ASSERTION = "{urn:oasis:names:tc:SAML:2.0:assertion}"
 SIGNATURE = "{http://www.w3.org/2000/09/xmldsig#}"
 POST_BINDING = "urn:oasis:names:tc:SAML:2.0:bindings:HTTP-POST"
 
-NOT_VALID = "the SAML message is not valid; log in again"
+NOT_VALID = "the SAML message is not valid; get a new one"
 TOO_LARGE = "the SAML message is too large: at most 256 KiB are read"
 
 ID_ATTRIBUTES = frozenset({"id", "assertionid"})
@@ -145,9 +145,8 @@ def _check_markup(text: str) -> None:
 
 def _check_tags(text: str) -> None:
     """Bounds on the depth, the number and the length of tags, whatever else the parser then finds wrong with them."""
-    depth = count = 0
-    for tag in _TAG.finditer(text):
-        count += 1
+    depth = 0
+    for count, tag in enumerate(_TAG.finditer(text), start=1):
         depth += -1 if tag["end"] else 1
         if depth > MAX_DEPTH:
             raise Unauthorized(NOT_VALID, "too_deep")

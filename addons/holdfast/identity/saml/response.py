@@ -160,7 +160,7 @@ def _check_plain(root: _Element) -> None:
 
 
 def _check_status(response: _Element) -> None:
-    """Top-level status only: whatever the provider says of a failure is not ours to repeat."""
+    """Before any signature is, because a failure may have none; what else the provider says of it is not repeated."""
     codes = response.findall(f"{PROTOCOL}Status/{PROTOCOL}StatusCode")
     if len(codes) != 1:
         raise Unauthorized(NOT_VALID, "malformed")
@@ -203,7 +203,6 @@ def _verify_both(root: _Element, assertion: _Element, provider: SAMLProvider, no
 
 def _check_response(response: _Element, provider: SAMLProvider, expectation: Expectation, now: float) -> None:
     check_header(response, provider, now)
-    _check_status(response)
     if read_attribute(response, "Destination") != provider.assertion_consumer_service_url:
         raise Unauthorized("the SAML response is for another address", "wrong_destination")
     if expectation.in_response_to is None and not expectation.allow_unsolicited:
