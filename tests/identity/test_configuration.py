@@ -135,7 +135,7 @@ def without(member: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("entries", "fault"),
     [
-        ([], "identity: found {'jwt': []}; expected: jwt, or authenticationConfiguration"),
+        ([], "identity: found {'jwt': []}; expected: jwt, saml, or authenticationConfiguration"),
         ([entry(), entry()], "each issuer.url once"),
         ([without("url")], "identity.jwt.0.issuer.url: is missing"),
         ([without("audiences")], "identity.jwt.0.issuer.audiences: is missing"),

@@ -94,16 +94,18 @@ def test_what_is_revoked_cannot_be_revoked_again(database: Database) -> None:
 
 
 def test_an_assertion_is_used_once_whoever_asks(database: Database) -> None:
-    first, second = UsedAssertions(database), UsedAssertions(database)
-    until = NOON + timedelta(minutes=5)
-    assert first.remember("idp", "_1", until, NOON)
-    assert not first.remember("idp", "_1", until, NOON)
-    assert not second.remember("idp", "_1", until, NOON)
-    assert second.remember("other-idp", "_1", until, NOON)
-    assert second.remember("idp", "_2", until, NOON)
+    now, until = NOW, NOW + 300
+    first, second = (UsedAssertions(database, lambda: now) for _ in range(2))
+    assert first.remember("_1", "idp", until)
+    assert not first.remember("_1", "idp", until)
+    assert not second.remember("_1", "idp", until)
+    assert second.remember("_1", "other-idp", until)
+    assert second.remember("_2", "idp", until)
     # One whose time is over is forgotten: by then its own NotOnOrAfter refuses it.
-    assert not first.remember("idp", "_1", until, until)
-    assert first.remember("idp", "_1", until, until + timedelta(microseconds=1))
+    now = until
+    assert not first.remember("_1", "idp", until)
+    now = until + 1
+    assert first.remember("_1", "idp", until)
 
 
 async def test_the_denylist_is_read_again_and_again_and_outlasts_an_outage(caplog: pytest.LogCaptureFixture) -> None:

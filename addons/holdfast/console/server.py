@@ -17,11 +17,12 @@ from holdfast.audit.store.ledger import LedgerStore
 from holdfast.audit.trees import LedgerTrees
 from holdfast.console.application import ApprovalsAPI
 from holdfast.console.decisions import Decisions
+from holdfast.console.saml import SAMLService
 from holdfast.console.tokens import TokenService
 from holdfast.database import Database
 from holdfast.identity.opening import open_authenticator
 from holdfast.identity.revoking import RevocationWatch
-from holdfast.identity.store import RevocationStore
+from holdfast.identity.store import RevocationStore, UsedAssertions
 from holdfast.identity.token_keys import TokenKeys
 from holdfast.metrics import Metrics
 from holdfast.serving import Service, serve
@@ -80,14 +81,18 @@ async def open_application(settings: Settings, stack: contextlib.AsyncExitStack)
     writer.start()
     stack.push_async_callback(writer.close)
     decisions = Decisions(HoldStore(database), writer, _now)
-    return ApprovalsAPI(authenticator, decisions, _open_tokens(settings, authenticator, writer)).application()
+    tokens = _open_tokens(settings, authenticator, writer, database)
+    return ApprovalsAPI(authenticator, decisions, tokens).application()
 
 
-def _open_tokens(settings: Settings, authenticator: Authenticator, writer: AuditWriter) -> TokenService | None:
-    own = settings.identity.tokens
+def _open_tokens(
+    settings: Settings, authenticator: Authenticator, writer: AuditWriter, database: Database
+) -> TokenService | None:
+    own, providers = settings.identity.tokens, settings.identity.saml
     if own is None:
         return None
-    return TokenService(own, TokenKeys(settings.token_key_folder), authenticator, writer, _now)
+    saml = SAMLService(own.url, providers, UsedAssertions(database)) if providers else None
+    return TokenService(own, TokenKeys(settings.token_key_folder), authenticator, writer, _now, saml)
 
 
 def _now() -> datetime:

@@ -1,6 +1,6 @@
 """Tokens of our own, over HTTP: the token endpoint of an OAuth authorization server without clients.
 
-    GET  /.well-known/oauth-authorization-server   what there is (RFC 8414)
+    GET  /.well-known/oauth-authorization-server   what there is (RFC 8414), also as openid-configuration
     GET  /jwks                                     the keys (RFC 7517)
     POST /token                                    another token for one of ours (RFC 8693)
 
@@ -22,16 +22,18 @@ from starlette.routing import Route
 
 from holdfast.audit.record import Entry, Issued, Kind, Record, describe_caller, timestamp
 from holdfast.errors import BadRequest, HoldfastError, TooLarge, Unauthorized
+from holdfast.identity.denylist import REVOKED
 from holdfast.identity.own_tokens import MintedToken, mint
 from holdfast.serving import read_body
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from datetime import datetime
 
     from starlette.requests import Request
 
     from holdfast.console.decisions import Appender
+    from holdfast.console.saml import SAMLService
     from holdfast.exchange import Identity
     from holdfast.identity.authenticator import Authenticator
     from holdfast.identity.own_tokens import SigningKey
@@ -46,7 +48,17 @@ PREPARE_SECONDS = 3600
 """How often it is seen to whether a key is to be followed by the next."""
 LARGEST_BODY = 64 << 10
 FORM = "application/x-www-form-urlencoded"
+_NO_LOGIN: dict[str, Any] = {"response_types_supported": []}
+_LOGIN_METADATA: dict[str, Any] = {
+    "response_types_supported": ["code"],
+    "code_challenge_methods_supported": ["S256"],
+    "authorization_response_iss_parameter_supported": True,
+}
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+
+
+type Grant = Callable[[Mapping[str, str]], Awaitable[tuple[Identity, str]]]
+"""Takes the parameters of a request; tells who it is for, and the grant's name for the record. Raises OAuthError."""
 
 
 class OAuthError(Exception):
@@ -67,7 +79,12 @@ class TokenService:
         authenticator: Authenticator,
         writer: Appender,
         clock: Callable[[], datetime],
+        saml: SAMLService | None = None,
     ) -> None:
+        self._saml = saml
+        self._grants: dict[str, Grant] = {TOKEN_EXCHANGE: self._take_token}
+        if saml is not None:
+            self._grants |= saml.grants()
         self._settings = settings
         self._keys = keys
         self._authenticator = authenticator
@@ -79,33 +96,39 @@ class TokenService:
         """Where they are."""
         return [
             Route("/.well-known/oauth-authorization-server", self._get_metadata),
+            Route("/.well-known/openid-configuration", self._get_metadata),
             Route("/jwks", self._get_jwks),
             Route("/token", self._post_token, methods=["POST"]),
+            *(self._saml.routes() if self._saml is not None else ()),
         ]
 
     async def exchange(self, form: Mapping[str, str]) -> MintedToken:
-        """Give a token of ours for another one. Raises OAuthError, and HoldfastError when nothing can be recorded."""
-        if form.get("grant_type") != TOKEN_EXCHANGE:
-            raise OAuthError("unsupported_grant_type", f"grant_type: expected {TOKEN_EXCHANGE}")
+        """Give a token of ours for what the form has. Raises OAuthError, and HoldfastError when nothing is recorded."""
+        grant = self._grants.get(form.get("grant_type", ""))
+        if grant is None:
+            raise OAuthError("unsupported_grant_type", f"grant_type: expected {' or '.join(self._grants)}")
+        if {form.get(name, self._settings.url) for name in ("audience", "resource")} != {self._settings.url}:
+            raise OAuthError("invalid_target", f"audience, resource: tokens are for {self._settings.url} only")
+        return await self.issue(*await grant(form))
+
+    async def _take_token(self, form: Mapping[str, str]) -> tuple[Identity, str]:
         if form.get("subject_token_type") not in SUBJECT_TYPES:
-            raise OAuthError(
-                "invalid_request", f"subject_token_type: expected one of {', '.join(sorted(SUBJECT_TYPES))}"
-            )
+            known = ", ".join(sorted(SUBJECT_TYPES))
+            raise OAuthError("invalid_request", f"subject_token_type: expected one of {known}")
         if form.get("requested_token_type", _TYPE + "access_token") not in GIVEN_TYPES:
             raise OAuthError("invalid_request", f"requested_token_type: expected {_TYPE}access_token")
         if "actor_token" in form:
             raise OAuthError("invalid_request", "actor_token: nobody acts for somebody else here")
-        if {form.get(name, self._settings.url) for name in ("audience", "resource")} != {self._settings.url}:
-            raise OAuthError("invalid_target", f"audience, resource: tokens are for {self._settings.url} only")
         try:
-            identity = await self._authenticator.identify(form.get("subject_token", ""))
+            return await self._authenticator.identify(form.get("subject_token", "")), "token-exchange"
         except Unauthorized as error:
             raise OAuthError("invalid_request", f"subject_token: {error}") from error
-        return await self.issue(identity, "token-exchange")
 
     async def issue(self, identity: Identity, grant: str) -> MintedToken:
         """Give a token of ours to somebody who is known. Raises OAuthError, Unavailable."""
         now = self._clock()
+        if self._authenticator.is_revoked(identity):
+            raise OAuthError("invalid_grant", REVOKED)
         key = await asyncio.to_thread(self._signing_key, now.timestamp())
         try:
             token = mint(identity, self._settings, key, now=now.timestamp(), token_id=secrets.token_urlsafe(16))
@@ -129,9 +152,9 @@ class TokenService:
                 "issuer": url,
                 "jwks_uri": f"{url}/jwks",
                 "token_endpoint": f"{url}/token",
-                "grant_types_supported": [TOKEN_EXCHANGE],
-                "response_types_supported": [],
+                "grant_types_supported": list(self._grants),
                 "token_endpoint_auth_methods_supported": ["none"],
+                **(_LOGIN_METADATA | {"authorization_endpoint": f"{url}/authorize"} if self._saml else _NO_LOGIN),
             }
         )
 
@@ -141,7 +164,7 @@ class TokenService:
 
     async def _post_token(self, request: Request) -> JSONResponse:
         try:
-            token = await self.exchange(await _read_form(request))
+            token = await self.exchange(await read_form(request))
         except OAuthError as error:
             answer: dict[str, Any] = {"error": error.code, "error_description": str(error)}
             return JSONResponse(answer, status_code=400, headers=NO_STORE)
@@ -157,12 +180,12 @@ class TokenService:
         return JSONResponse(answer, headers=NO_STORE)
 
 
-async def _read_form(request: Request) -> Mapping[str, str]:
-    """The parameters, each once (RFC 6749 section 3.2). Raises OAuthError."""
+async def read_form(request: Request, largest: int = LARGEST_BODY) -> Mapping[str, str]:
+    """The parameters, each once (RFC 6749 section 3.2), of at most so many bytes. Raises OAuthError."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
         raise OAuthError("invalid_request", f"expected a body of the type {FORM}")
     try:
-        body = (await read_body(request, LARGEST_BODY)).decode("ascii")
+        body = (await read_body(request, largest)).decode("ascii")
         pairs = parse_qsl(body, keep_blank_values=True, strict_parsing=bool(body), errors="strict", max_num_fields=50)
     except TooLarge as error:
         raise OAuthError("invalid_request", str(error)) from error

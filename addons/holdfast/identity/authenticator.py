@@ -79,7 +79,7 @@ class Authenticator:
         failures = [result for result in results if result is not None]
         faults = [failure for failure in failures if not isinstance(failure, IssuerDown)]
         others = self._sources.keys() - {self._own_url}
-        if faults or len(failures) == len(others):
+        if faults or (others and len(failures) == len(others)):
             await self.close()
             raise (faults or failures)[0]
         for failure in failures:

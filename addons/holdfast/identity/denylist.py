@@ -2,7 +2,8 @@
 
 Issuers cannot take back a token before it expires. A revocation refuses one token (its `jti`), all tokens of a
 subject (its `sub`), or of whoever is mapped to a user name, always of one issuer, until it is lifted or its time is
-over. It counts for what a caller sends from then on, and ends what the caller still has under way.
+over; of SAML's, the assertion's ID and NameID. It counts for what a caller sends from then on, and ends what the
+caller still has under way.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ class Denylist:
         if not self._found:
             return None
         named = (
-            (Scope.TOKEN, identity.claims.get("jti")),
-            (Scope.SUBJECT, identity.claims.get("sub")),
+            (Scope.TOKEN, identity.claims.get("jti", identity.claims.get("assertionID"))),
+            (Scope.SUBJECT, identity.claims.get("sub", identity.claims.get("nameID"))),
             (Scope.USER, identity.username),
         )
         for scope, value in named:

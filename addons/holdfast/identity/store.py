@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column, Index, Named, Table, TypedColumns, UniqueConstraint, delete, select
@@ -13,7 +14,7 @@ from holdfast.errors import Conflict, NotFound
 from holdfast.identity.denylist import Revocation, Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from sqlalchemy import Connection
 
@@ -88,14 +89,21 @@ class RevocationStore:
 class UsedAssertions:
     """Which SAML assertions were used. Blocking; every method raises Unavailable."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+        """`clock` gives seconds since the epoch."""
         self._database = database
+        self._clock = clock
 
-    def remember(self, issuer: str, assertion_id: str, until: datetime, now: datetime) -> bool:
-        """Use an assertion; true exactly once for each, whoever asks. What ended before `now` is forgotten."""
+    def remember(self, assertion_id: str, issuer: str, until: float) -> bool:
+        """Use an assertion, which is good until then (seconds since the epoch); true exactly once, whoever asks.
+
+        What nobody could use any more is forgotten.
+        """
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        values = {"issuer": issuer, "id": assertion_id, "until": datetime.fromtimestamp(until, UTC)}
         with self._database.writing() as connection:
             connection.execute(delete(used_assertions).where(used_assertions.c.until < now))
-            return _insert_new(connection, used_assertions, {"issuer": issuer, "id": assertion_id, "until": until})
+            return _insert_new(connection, used_assertions, values)
 
 
 def _insert_new(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:

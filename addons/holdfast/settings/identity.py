@@ -403,8 +403,10 @@ class IdentitySection(Section):
 
     @model_validator(mode="after")
     def _some(self) -> IdentitySection:
-        if not self.jwt and self.authentication_configuration is None:
-            raise ValueError("jwt, or authenticationConfiguration")
+        if not (self.jwt or self.saml) and self.authentication_configuration is None:
+            raise ValueError("jwt, saml, or authenticationConfiguration")
+        for provider in self.saml:
+            self._check_addresses(provider)
         for kind, urls in (
             ("issuer.url", [authenticator.issuer.url for authenticator in self.jwt]),
             ("issuer.discoveryURL", [authenticator.issuer.discovery_url for authenticator in self.jwt]),
@@ -413,6 +415,16 @@ class IdentitySection(Section):
             if len(set(given)) < len(given):
                 raise ValueError(f"each {kind} once")
         return self
+
+    def _check_addresses(self, provider: SAMLProvider) -> None:
+        """Its providers talk to the one place that takes what they say: the token endpoint and what is beside it."""
+        if self.tokens is None:
+            raise ValueError("tokens beside saml: an assertion is exchanged for a token of Holdfast's own")
+        expected = (f"{self.tokens.url}/saml/acs", f"{self.tokens.url}/token")
+        if (provider.assertion_consumer_service_url, provider.token_url) != expected:
+            raise ValueError(
+                f"assertionConsumerServiceURL {expected[0]} and tokenURL {expected[1]}, as tokens.url has it"
+            )
 
 
 def include_configuration(section: IdentitySection) -> IdentitySection:

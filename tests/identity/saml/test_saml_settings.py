@@ -32,6 +32,7 @@ SMALLEST: dict[str, Any] = {
     "tokenURL": TOKEN_URL,
     "mappings": {"username": {"prefix": ""}},
 }
+TOKENS = {"url": "https://gateway.example"}
 SHORT = rsa.generate_private_key(65537, 1024)  # noqa: S505
 EXTRA = {"key": "example.com/team", "attribute": "team"}
 KUBERNETES = {
@@ -48,7 +49,7 @@ def load(tmp_path: Path) -> Load:
     def load(*providers: dict[str, Any], **identity: Any) -> Settings:
         content = {
             "upstream": {"server": "https://api:6443", "certificateAuthority": "ca.crt", "tokenFile": "token"},
-            "identity": {"jwt": [trusted_issuer()], "saml": providers, **identity},
+            "identity": {"jwt": [trusted_issuer()], "saml": providers, "tokens": TOKENS, **identity},
             "policies": ["p.yaml"],
         }
         file = tmp_path / "holdfast.yaml"
@@ -169,5 +170,7 @@ def test_the_provider_that_is_shown_can_be_loaded(load: Load, tmp_path: Path) ->
     text = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```yaml\n(- entityID: .*?)```", text, re.S)
     (tmp_path / "id.example.com.pem").write_text(PEM)
-    (provider,) = load(*YAML(typ="safe", pure=True).load(example)).identity.saml
+    (provider,) = load(
+        *YAML(typ="safe", pure=True).load(example), tokens={"url": "https://gateway.example.com"}
+    ).identity.saml
     assert provider.entity_id == "https://id.example.com/saml/metadata"

@@ -1,0 +1,349 @@
+"""SAML over HTTP: from the browser's first step to a token, and everything that may not become one."""
+
+from __future__ import annotations
+
+import base64
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, parse_qsl, urlsplit
+
+import httpx
+import pytest
+
+from console.test_tokens import Writer
+from holdfast.audit.record import Kind
+from holdfast.console.application import ApprovalsAPI
+from holdfast.console.saml import AUTHORIZATION_CODE, CODE_SECONDS, LOGIN_SECONDS, SAML_BEARER, SAMLService
+from holdfast.console.tokens import TokenService
+from holdfast.database import Database
+from holdfast.identity.authenticator import Authenticator
+from holdfast.identity.denylist import Denylist, Revocation, Scope
+from holdfast.identity.own_tokens import OwnTokenMapper
+from holdfast.identity.serialization import encode_base64url
+from holdfast.identity.store import UsedAssertions
+from holdfast.identity.token_keys import TokenKeys
+from holdfast.settings.identity import IdentitySection, OwnTokens, SAMLProvider
+from identity.saml.forging import IDP, NOW, grant, response_signed, trusting
+from running import trusted_issuer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+URL = "https://gateway.example"
+SETTINGS = OwnTokens(url=URL)
+CALLBACK = "http://127.0.0.1:41234/callback"
+VERIFIER = "v" * 43
+CHALLENGE = encode_base64url(sha256(VERIFIER.encode()).digest())
+AUTHORIZE = {
+    "response_type": "code",
+    "client_id": "holdfast",
+    "redirect_uri": CALLBACK,
+    "state": "s-1",
+    "code_challenge": CHALLENGE,
+    "code_challenge_method": "S256",
+}
+
+
+@dataclass
+class World:
+    """The approvals API with a SAML provider, at a time that the tests turn."""
+
+    folder: Path
+    providers: tuple[SAMLProvider, ...] = field(default_factory=lambda: (trusting(),))
+    now: float = float(NOW)
+
+    def __post_init__(self) -> None:
+        (self.folder / "jwks.json").write_text('{"keys": []}')
+        self.keys = TokenKeys(self.folder / "token-keys")
+        self.keys.prepare(self.now, SETTINGS.lifetime_seconds)
+        section = IdentitySection.model_validate({"jwt": [trusted_issuer(jwksFile=self.folder / "jwks.json")]})
+        own = OwnTokenMapper(SETTINGS, self.keys.jwks_file)
+        self.authenticator = Authenticator(section, own, clock=lambda: self.now)
+        self.writer = Writer()
+        self.database = Database.open(f"sqlite:///{self.folder / 'audit.db'}")
+        used = UsedAssertions(self.database, lambda: self.now)
+        saml = SAMLService(URL, self.providers, used, clock=lambda: self.now)
+        clock = lambda: datetime.fromtimestamp(self.now, UTC)  # noqa: E731
+        service = TokenService(SETTINGS, self.keys, self.authenticator, self.writer, clock, saml)
+        decisions: Any = None
+        self.application = ApprovalsAPI(self.authenticator, decisions, service).application()
+        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(self.application), base_url=URL)
+
+    async def begin(self, **changes: str) -> httpx.Response:
+        return await self.client.get("/authorize", params={**AUTHORIZE, **changes})
+
+    async def relay_state(self) -> str:
+        """Begin a login; the request's ID is made the one that the forged responses answer."""
+        answer = await self.begin()
+        assert answer.status_code == 303
+        query = parse_qs(urlsplit(answer.headers["location"]).query)
+        return query["RelayState"][0]
+
+    async def answer(self, relay_state: str, document: bytes) -> httpx.Response:
+        form = {"SAMLResponse": base64.b64encode(document).decode(), "RelayState": relay_state}
+        return await self.client.post("/saml/acs", data=form)
+
+    async def redeem(self, code: str, **changes: str) -> httpx.Response:
+        form = {
+            "grant_type": AUTHORIZATION_CODE,
+            "code": code,
+            "redirect_uri": CALLBACK,
+            "client_id": "holdfast",
+            "code_verifier": VERIFIER,
+        }
+        return await self.client.post("/token", data={**form, **changes})
+
+
+@asynccontextmanager
+async def opened(folder: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> AsyncIterator[World]:
+    monkeypatch.setattr("holdfast.console.saml.secrets.token_hex", lambda size: "1")
+    world = World(folder, **options)
+    await world.authenticator._sources[URL].start()
+    yield world
+    await world.client.aclose()
+    await world.authenticator.close()
+    world.database.close()
+
+
+def answering() -> bytes:
+    """A good response, to the request whose ID `opened` has chosen."""
+    return response_signed(("_request-1", "_1"))
+
+
+def told(answer: httpx.Response) -> dict[str, str]:
+    """What the browser takes to the loopback interface."""
+    assert answer.status_code == 303, answer.text
+    assert answer.headers["location"].startswith(f"{CALLBACK}?")
+    return dict(parse_qsl(urlsplit(answer.headers["location"]).query))
+
+
+async def test_a_person_logs_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(tmp_path, monkeypatch) as world:
+        back = told(await world.answer(await world.relay_state(), answering()))
+        assert (back["state"], back["iss"]) == ("s-1", URL)
+        given = (await world.redeem(back["code"])).json()
+        found = await world.authenticator.authenticate(f"Bearer {given['access_token']}")
+        assert found.issuer == IDP
+        assert found.claims["nameIDFormat"]
+        (entry,) = world.writer.entries
+        assert entry.record.kind is Kind.ISSUE
+        assert entry.record.issue is not None
+        assert entry.record.issue.grant == "saml-login"
+
+
+async def test_a_code_is_good_once_for_a_minute_and_for_whom_it_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path, monkeypatch) as world:
+        code = told(await world.answer(await world.relay_state(), answering()))["code"]
+        assert (await world.redeem("another")).json()["error"] == "invalid_grant"
+        assert (await world.redeem(code)).status_code == 200
+        assert (await world.redeem(code)).json()["error"] == "invalid_grant"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"code_verifier": "w" * 43},
+        {"code_verifier": ""},
+        {"client_id": "other"},
+        {"redirect_uri": "http://127.0.0.1:1/callback"},
+        {"audience": "https://other.example"},
+    ],
+)
+async def test_a_stolen_code_is_worth_nothing_and_is_used_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str]
+) -> None:
+    async with opened(tmp_path, monkeypatch) as world:
+        code = told(await world.answer(await world.relay_state(), answering()))["code"]
+        refused = await world.redeem(code, **changes)
+        assert refused.status_code == 400
+        if "audience" not in changes:
+            assert (await world.redeem(code)).json()["error"] == "invalid_grant"
+        assert world.writer.entries == [] or "audience" in changes
+
+
+async def test_what_takes_too_long_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(tmp_path, monkeypatch) as world:
+        relay_state = await world.relay_state()
+        world.now += LOGIN_SECONDS
+        assert (await world.answer(relay_state, answering())).status_code == 400
+        world.now = float(NOW)
+        code = told(await world.answer(await world.relay_state(), answering()))["code"]
+        world.now += CODE_SECONDS
+        assert (await world.redeem(code)).json()["error"] == "invalid_grant"
+
+
+async def test_a_response_is_good_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(tmp_path, monkeypatch) as world:
+        assert "code" in told(await world.answer(await world.relay_state(), answering()))
+        again = told(await world.answer(await world.relay_state(), answering()))
+        assert (again["error"], again["state"]) == ("access_denied", "s-1")
+        assert "used before" in again["error_description"]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        response_signed(),  # it answers another request
+        response_signed(("_request-1", "_1"), ("Success", "Responder")),
+        b"<x/>",
+        b"",
+    ],
+)
+async def test_what_is_refused_goes_back_as_an_error_and_without_a_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, document: bytes
+) -> None:
+    async with opened(tmp_path, monkeypatch) as world:
+        back = told(await world.answer(await world.relay_state(), document))
+        assert back["error"] == "access_denied"
+        assert "code" not in back
+
+
+@pytest.mark.parametrize("relay_state", ["", "unknown"])
+async def test_a_response_that_nobody_asked_for_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, relay_state: str
+) -> None:
+    async with opened(tmp_path, monkeypatch) as world:
+        await world.relay_state()
+        answer = await world.answer(relay_state, answering())
+        assert answer.status_code == 400
+        assert "no login is under way" in answer.json()["message"]
+
+
+@pytest.mark.parametrize(
+    "redirect_uri",
+    [
+        "https://evil.example/callback",
+        "http://evil.example:80/callback",
+        "http://127.0.0.1/callback",
+        "http://127.0.0.1.evil.example:80/callback",
+        "http://127.0.0.1:80@evil.example:80/callback",
+        "http://evil.example\\@127.0.0.1:80/",
+        "http://127.0.0.1:41234/callback?x=1",
+        "http://127.0.0.1:41234/callback#x",
+        "http://127.0.0.1:99999/callback",
+        "http://[::1/callback",
+        "javascript:alert(1)",
+        "http://127.0.0.1:1/\r\nX: y",
+        "",
+    ],
+)
+async def test_nobody_is_sent_anywhere_but_to_the_loopback_interface(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redirect_uri: str
+) -> None:
+    async with opened(tmp_path, monkeypatch) as world:
+        answer = await world.begin(redirect_uri=redirect_uri)
+        assert answer.status_code == 400
+        assert "location" not in answer.headers
+        assert (await world.begin(client_id="other")).status_code == 400
+
+
+@pytest.mark.parametrize("redirect_uri", ["http://[::1]:1/cb", "http://localhost:1/cb", "http://127.0.0.1:65535/"])
+async def test_the_loopback_interface_has_several_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redirect_uri: str
+) -> None:
+    async with opened(tmp_path, monkeypatch) as world:
+        assert (await world.begin(redirect_uri=redirect_uri)).status_code == 303
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"response_type": "token"}, "unsupported_response_type"),
+        ({"code_challenge": ""}, "invalid_request"),
+        ({"code_challenge": "short"}, "invalid_request"),
+        ({"code_challenge_method": "plain"}, "invalid_request"),
+        ({"idp": "https://other.example"}, "invalid_request"),
+    ],
+)
+async def test_a_login_that_cannot_begin_goes_back_with_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], error: str
+) -> None:
+    async with opened(tmp_path, monkeypatch) as world:
+        back = told(await world.begin(**changes))
+        assert (back["error"], back["state"], back["iss"]) == (error, "s-1", URL)
+
+
+async def test_a_provider_that_takes_posts_gets_a_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = trusting(binding="HTTP-POST")
+    async with opened(tmp_path, monkeypatch, providers=(provider,)) as world:
+        page = await world.begin()
+        assert page.status_code == 200
+        assert f'action="{provider.single_sign_on_url}"' in page.text
+        assert 'name="SAMLRequest"' in page.text
+        policy = page.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'nonce-")
+
+
+async def test_an_assertion_is_exchanged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(tmp_path, monkeypatch) as world:
+        form = {"grant_type": SAML_BEARER, "assertion": encode_base64url(grant())}
+        given = (await world.client.post("/token", data=form)).json()
+        found = await world.authenticator.authenticate(f"Bearer {given['access_token']}")
+        assert found.issuer == IDP
+        again = await world.client.post("/token", data=form)
+        assert (again.status_code, again.json()["error"]) == (400, "invalid_grant")
+        assert len(world.writer.entries) == 1
+        assert world.writer.entries[0].record.issue.grant == "saml2-bearer"
+
+
+@pytest.mark.parametrize(
+    "assertion",
+    [
+        "",
+        "!",
+        encode_base64url(b"<x/>"),
+        encode_base64url(b"<!DOCTYPE x [<!ENTITY e SYSTEM 'file:///etc/passwd'>]><x>&e;</x>"),
+        encode_base64url(response_signed()),
+        encode_base64url(grant((IDP, "https://evil.example/metadata"))),
+        base64.b64encode(grant()).decode(),
+    ],
+)
+async def test_what_is_no_assertion_for_us_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, assertion: str
+) -> None:
+    async with opened(tmp_path, monkeypatch) as world:
+        answer = await world.client.post("/token", data={"grant_type": SAML_BEARER, "assertion": assertion})
+        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
+        assert world.writer.entries == []
+
+
+async def test_somebody_who_is_revoked_gets_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(tmp_path, monkeypatch) as world:
+        other = grant(("_assertion-1", "_assertion-2"))
+        form = {"grant_type": SAML_BEARER, "assertion": encode_base64url(other)}
+        (await world.client.post("/token", data=form)).raise_for_status()
+        name_id = world.writer.entries[0].record.identity.claims["nameID"]
+        at = datetime.fromtimestamp(NOW, UTC)
+        world.authenticator.denylist = Denylist([Revocation("r", IDP, Scope.SUBJECT, name_id, "", "", at)])
+        back = told(await world.answer(await world.relay_state(), answering()))
+        refused = await world.redeem(back["code"])
+        assert (refused.json()["error"], "revoked" in refused.json()["error_description"]) == ("invalid_grant", True)
+
+
+async def test_metadata_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    second = trusting(entityID="https://second.example")
+    async with opened(tmp_path, monkeypatch, providers=(trusting(), second)) as world:
+        assert (await world.client.get("/saml/metadata")).status_code == 400
+        answer = await world.client.get("/saml/metadata", params={"idp": IDP})
+        assert answer.headers["content-type"] == "application/samlmetadata+xml"
+        assert b"AssertionConsumerService" in answer.content
+        metadata = (await world.client.get("/.well-known/openid-configuration")).json()
+        assert metadata["authorization_endpoint"] == f"{URL}/authorize"
+        assert metadata["grant_types_supported"][1:] == [SAML_BEARER, AUTHORIZATION_CODE]
+
+
+async def test_logins_that_nobody_ends_take_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.console.saml.MOST_UNDER_WAY", 3)
+    async with opened(tmp_path, monkeypatch) as world:
+        first = await world.relay_state()
+        for _ in range(3):
+            last = await world.relay_state()
+        assert (await world.answer(first, answering())).status_code == 400
+        assert "code" in told(await world.answer(last, answering()))
