@@ -197,12 +197,13 @@ async def test_a_response_is_good_once(tmp_path: Path, monkeypatch: pytest.Monke
     ],
 )
 async def test_what_is_refused_goes_back_as_an_error_and_without_a_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, document: bytes
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, document: bytes
 ) -> None:
     async with opened(tmp_path, monkeypatch) as world:
         back = told(await world.answer(await world.relay_state(), document))
         assert back["error"] == "access_denied"
         assert "code" not in back
+        assert f"a login at {IDP} was refused: " in caplog.text
 
 
 @pytest.mark.parametrize("relay_state", ["", "unknown"])

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import secrets
 import time
 from collections import OrderedDict
@@ -57,6 +58,9 @@ LARGEST_RESPONSE = 512 << 10
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 CHALLENGE_CHARACTERS = 43
 """Of a SHA-256 digest in base64url."""
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +169,7 @@ class SAMLService:
         try:
             identity = await asyncio.to_thread(self._verify_response, form.get("SAMLResponse", ""), login)
         except Unauthorized as refusal:
+            logger.warning("a login at %s was refused: %s", login.provider.entity_id, refusal.why)
             told = {"error": "access_denied", "error_description": str(refusal), "state": login.state}
             return self._send_back(login.redirect_uri, **told)
         code = secrets.token_urlsafe(32)
@@ -198,6 +203,7 @@ class SAMLService:
         try:
             return await asyncio.to_thread(self._verify_assertion, form.get("assertion", "")), "saml2-bearer"
         except Unauthorized as refusal:
+            logger.warning("an assertion was refused: %s", refusal.why)
             raise OAuthError("invalid_grant", f"assertion: {refusal}") from refusal
 
     def _verify_assertion(self, encoded: str) -> Identity:

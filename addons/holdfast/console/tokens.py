@@ -12,6 +12,7 @@ it was given is on record first. Errors are OAuth's (RFC 6749 section 5.2).
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import secrets
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,8 @@ _LOGIN_METADATA: dict[str, Any] = {
 }
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
+
+logger = logging.getLogger(__name__)
 
 type Grant = Callable[[Mapping[str, str]], Awaitable[tuple[Identity, str]]]
 """Takes the parameters of a request; tells who it is for, and the grant's name for the record. Raises OAuthError."""
@@ -122,6 +125,7 @@ class TokenService:
         try:
             return await self._authenticator.identify(form.get("subject_token", "")), "token-exchange"
         except Unauthorized as error:
+            logger.warning("a token was not exchanged: %s", error.why)
             raise OAuthError("invalid_request", f"subject_token: {error}") from error
 
     async def issue(self, identity: Identity, grant: str) -> MintedToken:
