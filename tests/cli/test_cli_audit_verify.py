@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,8 @@ from typer.testing import CliRunner
 from audit.entries import entry, record
 from console.world import World, make_world
 from holdfast.audit.anchors.file import append_note
-from holdfast.audit.note import COSIGNATURE, KeyName, Signer
+from holdfast.audit.checkpoint import cosign, parse_checkpoint
+from holdfast.audit.note import COSIGNATURE, KeyName, Signer, write_signature
 from holdfast.audit.record import Entry, Kind
 from holdfast.cli import app
 from replay.stories import allowed_call, held_call
@@ -160,6 +162,28 @@ def test_some_classes_can_be_accepted_but_are_told(world: World, anchors: Path) 
     assert in_part.stdout.splitlines()[-1].startswith("UNANCHORED (accepted), INCOMPLETE: 7 records")
     refused = verify(world, "--accept", "altered")
     assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
+
+
+def test_cosignatures_count_where_their_witness_is_named(world: World, anchors: Path) -> None:
+    witness, stranger = (Signer(KeyName("w.test/1"), Ed25519PrivateKey.generate(), COSIGNATURE) for _ in range(2))
+    for name, signer in (("witness", witness), ("stranger", stranger)):
+        (world.folder / f"{name}.pub").write_text(f"{signer.verifier}\n")
+    note = world.ledger.latest_notes[-1]
+    cosignature = cosign(parse_checkpoint(note)[0], witness, int(time.time()))
+    append_note(anchors / "cosigned.notes", note + write_signature(cosignature))
+    unchecked = verify(world, "--anchors", str(anchors))
+    assert unchecked.exit_code == 0
+    remark, verdict = unchecked.stdout.splitlines()[-2:]
+    assert remark == ("cosignatures that are there and were not checked: 1; name the witness's key with --witness FILE")
+    assert ("INTACT" in verdict, ", 2 anchored checkpoints; " in verdict) == (True, True)
+    for name, code, cosigned in (("witness", 0, 1), ("stranger", 11, 0)):
+        arguments = ("--anchors", str(anchors), "--witness", str(world.folder / f"{name}.pub"))
+        told = verify(world, *arguments)
+        assert (told.exit_code, "not checked" in told.stdout) == (code, False)
+        expected = f", 2 anchored checkpoints, {cosigned} of them cosigned by a witness that was named; "
+        assert expected in told.stdout.splitlines()[-1]
+        as_json = json.loads(verify(world, *arguments, "-o", "json").stdout)
+        assert (as_json["anchors"], as_json["cosigned"], as_json["uncheckedCosignatures"]) == (2, cosigned, 0)
 
 
 def test_what_is_accepted_is_no_other_verdict_for_programs(world: World) -> None:

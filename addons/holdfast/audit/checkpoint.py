@@ -38,6 +38,7 @@ Origin = NewType("Origin", KeyName)
 
 _SIZE = re.compile(r"0|[1-9][0-9]{0,15}")
 TIMESTAMP_BYTES = 8
+SIGNATURE_BYTES = 64
 LAST_SECOND = 253_402_300_799
 """The end of the year 9999, in Unix seconds: no cosignature tells a later time, nor does a datetime."""
 
@@ -106,6 +107,11 @@ def cosign(checkpoint: Checkpoint, witness: Signer, unix_seconds: int) -> Signat
     signed = witness.private_key.sign(_cosigned(checkpoint.text(), unix_seconds))
     stamp = unix_seconds.to_bytes(TIMESTAMP_BYTES, "big")
     return Signature(witness.name, witness.verifier.key_id, stamp + signed)
+
+
+def is_cosignature(signature: Signature) -> bool:
+    """Whether a signature line is as long as a witness's, which a log's is not; not verified."""
+    return len(signature.value) == TIMESTAMP_BYTES + SIGNATURE_BYTES
 
 
 def cosigned_at(note: Note, witness: Verifier) -> int | None:

@@ -1,4 +1,9 @@
-"""How far each log is known outside the database: by itself, or through a record of another log that names it."""
+"""How far each log is known outside the database: by itself, or through a record of another log that names it.
+
+What the auditor collected was outside of the database, so the log's own signature is enough for it to count as
+anchored: whoever changes the database later cannot take it back. That a witness has checked it, and when, says its
+cosignature, and only where the auditor names the witness's key.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,7 @@ from cryptography import x509
 
 from holdfast.audit.anchors.evidence import Evidence, Kind
 from holdfast.audit.anchors.timestamp import verify_reply
-from holdfast.audit.checkpoint import cosigned_at
+from holdfast.audit.checkpoint import cosigned_at, is_cosignature
 from holdfast.audit.note import Verifier, is_signed_by, parse_note
 from holdfast.audit.verify import findings as found
 from holdfast.audit.verify.leaves import LEGACY, LogCheck, Reach
@@ -62,6 +67,7 @@ class _Kept:
 
 def keep_evidence(anchoring: Anchoring, scratch: Scratch, report: Report) -> None:
     """Put all of the evidence where it is found by log; there may be more of it than of the record."""
+    report.cosigned = 0 if anchoring.witnesses else None
     for evidence in anchoring.evidence:
         report.anchors += 1
         checkpoint, receipt = evidence.checkpoint, evidence.receipt
@@ -71,7 +77,7 @@ def keep_evidence(anchoring: Anchoring, scratch: Scratch, report: Report) -> Non
     scratch.index("evidence", "log")
 
 
-def take_evidence(log: LogCheck, anchoring: Anchoring, scratch: Scratch) -> None:
+def take_evidence(log: LogCheck, anchoring: Anchoring, scratch: Scratch, report: Report) -> None:
     """What is known of a log outside, as far as its own key has signed it, before its records go by."""
     verifier = log.verifier()
     for kept in list(_evidence(scratch, log.origin)):
@@ -79,7 +85,9 @@ def take_evidence(log: LogCheck, anchoring: Anchoring, scratch: Scratch) -> None
         if verifier is not None and is_signed_by(note, verifier):
             log.anchored.size = max(log.anchored.size, kept.size)
             _claim(scratch, log.origin, kept)
-            _take_sightings(log, kept, note, anchoring)
+            cosigned = [at for witness in anchoring.witnesses if (at := cosigned_at(note, witness)) is not None]
+            _count_cosignatures(note, cosigned, report)
+            _take_sightings(log, kept, cosigned, anchoring)
         elif verifier is not None and kept.kind != Kind.RECEIPT:
             log.tell(found.KEY_REPLACED, f"{kept.path}: of size {kept.size}")
         elif verifier is not None or log.is_legacy:
@@ -134,16 +142,22 @@ def _claim(scratch: Scratch, log: str, kept: _Kept) -> None:
     scratch.add("claim", (log, kept.size, kept.root, kind, kept.path, kept.seq, "", kept.leaf))
 
 
-def _take_sightings(log: LogCheck, kept: _Kept, note: Note, anchoring: Anchoring) -> None:
-    for seen in _times_seen(log, kept, note, anchoring):
+def _take_sightings(log: LogCheck, kept: _Kept, cosigned: Sequence[int], anchoring: Anchoring) -> None:
+    for seen in _times_seen(log, kept, cosigned, anchoring):
         log.witnessed.size = max(log.witnessed.size, kept.size)
         log.last_seen = max(log.last_seen, seen)
 
 
-def _times_seen(log: LogCheck, kept: _Kept, note: Note, anchoring: Anchoring) -> Iterator[float]:
+def _count_cosignatures(note: Note, cosigned: Sequence[int], report: Report) -> None:
+    if report.cosigned is not None:
+        report.cosigned += bool(cosigned)
+    else:
+        report.unchecked += sum(is_cosignature(signature) for signature in note.signatures)
+
+
+def _times_seen(log: LogCheck, kept: _Kept, cosigned: Sequence[int], anchoring: Anchoring) -> Iterator[float]:
     """Yield when somebody whom the auditor trusts for it saw this checkpoint, in Unix seconds."""
-    times = (cosigned_at(note, witness) for witness in anchoring.witnesses)
-    yield from (float(seen) for seen in times if seen is not None)
+    yield from map(float, cosigned)
     if kept.kind == Kind.TIMESTAMP and anchoring.authority:
         try:
             yield verify_reply(kept.reply, kept.note, anchoring.authority).timestamp()

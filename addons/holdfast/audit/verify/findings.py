@@ -114,13 +114,19 @@ class LogSummary:
 
 @dataclass(slots=True)
 class Report:
-    """What was looked at, and what was found."""
+    """What was looked at, and what was found.
+
+    Of the `anchors`, `cosigned` are cosigned by a witness that the auditor named; where none was named, that is None,
+    and `unchecked` is how many cosignatures they carry all the same.
+    """
 
     logs: list[LogSummary] = field(default_factory=list)
     leaves: int = 0
     checkpoints: int = 0
     payloads: int = 0
     anchors: int = 0
+    cosigned: int | None = None
+    unchecked: int = 0
     findings: list[Finding] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     classes: set[Class] = field(default_factory=set)

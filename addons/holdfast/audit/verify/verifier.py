@@ -143,7 +143,7 @@ def _add_log(line: LogLine, state: _State) -> None:
         shared.report.add(found.LOG_REPEATED, f"logs {line.id} and another", line.origin)
     shared.origins.add(line.origin)
     log = shared.logs[line.id] = LogCheck(line, shared)
-    take_evidence(log, state.anchoring, shared.scratch)
+    take_evidence(log, state.anchoring, shared.scratch, shared.report)
 
 
 def _begin_content(line: ContentLine, state: _State) -> None:

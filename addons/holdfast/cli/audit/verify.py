@@ -46,7 +46,10 @@ def verify(
         Path | None, typer.Option(metavar="DIR", help="Folder with what the anchors kept, and callers' receipts.")
     ] = None,
     witness: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="Public key of a witness whose cosignatures count.")
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="Public key of a witness whose cosignatures count; none is checked when absent."
+        ),
     ] = None,
     tsa_ca: Annotated[
         Path | None, typer.Option(metavar="FILE", help="CA of the time-stamping authority whose tokens count, PEM.")
@@ -201,11 +204,22 @@ def _print_report(report: Report, accepted: frozenset[Class], root: Verifier, ou
             for finding in sorted(report.findings, key=lambda finding: finding.code.grade)
         )
         print_table(("CLASS", "CODE", "LOG", "RECORD", "WHAT"), findings)
+    typer.echo("")
+    if report.unchecked:
+        typer.echo(
+            f"cosignatures that are there and were not checked: {report.unchecked}; name the witness's key with "
+            "--witness FILE"
+        )
     typer.echo(
-        f"\n{_describe_verdict(report, accepted)}: {report.leaves} records in {len(report.logs)} logs, "
-        f"{report.checkpoints} checkpoints, {report.payloads} payloads, {report.anchors} anchored checkpoints; "
-        f"root key {root}"
+        f"{_describe_verdict(report, accepted)}: {report.leaves} records in {len(report.logs)} logs, "
+        f"{report.checkpoints} checkpoints, {report.payloads} payloads, {_describe_anchors(report)}; root key {root}"
     )
+
+
+def _describe_anchors(report: Report) -> str:
+    """How many checkpoints were kept outside; where witnesses were named, how many of them one has cosigned."""
+    cosigned = "" if report.cosigned is None else f", {report.cosigned} of them cosigned by a witness that was named"
+    return f"{report.anchors} anchored checkpoints{cosigned}"
 
 
 def _describe_verdict(report: Report, accepted: frozenset[Class]) -> str:
@@ -226,6 +240,8 @@ def _told(report: Report, accepted: frozenset[Class], root: Verifier) -> dict[st
         "checkpoints": report.checkpoints,
         "payloads": report.payloads,
         "anchors": report.anchors,
+        "cosigned": report.cosigned,
+        "uncheckedCosignatures": report.unchecked,
         "logs": [asdict(log) for log in _in_order(report.logs)],
         "counts": dict(report.counts),
         "findings": [
