@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit.entries import entry, open_test_ledger, record
 from audit.tampering import CALLS, Site, codes, is_altered, places, spell
-from holdfast.audit.checkpoint import Checkpoint, cosign, parse_checkpoint
-from holdfast.audit.keys import MAINTENANCE, KeyFolder
+from holdfast.audit.checkpoint import Checkpoint, Origin, cosign, parse_checkpoint
+from holdfast.audit.keys import MAINTENANCE, ROLES, KeyFolder
 from holdfast.audit.note import COSIGNATURE, KeyName, Note, Signer, write_note
 from holdfast.audit.payload import compress, zstd
 from holdfast.audit.receipt import Receipt
@@ -394,6 +394,67 @@ def test_a_log_in_the_name_of_a_replica_whose_key_nobody_certified(site: Site) -
             day=site.log.day, certificate=certificate, root=Checkpoint(site.log.origin, 0, b"").root.hex(),
         )  # fmt: skip
         assert {"certificate-bad", "log-altered"} == codes(site.verify())
+
+
+def forge_root(site: Site) -> tuple[KeyFolder, Signer]:
+    """The keys of a root that the attacker made, or that is another cluster's."""
+    (forger := KeyFolder(site.folder / "forger")).folder.mkdir()
+    root = forger.make_root("test", Ed25519PrivateKey.generate())
+    replicas = [replica + role for replica in ("gw", "other") for role in ROLES]
+    forger.make_epoch_key(root, "test", replicas, Ed25519PrivateKey.generate(), datetime.now(UTC))
+    return forger, root
+
+
+def test_another_root_than_that_of_all_logs_is_told_once(site: Site) -> None:
+    """Without it nothing that a log says is believed, so nothing is told that only follows from that."""
+    log, seq = site.log, site.find(site.log, Kind.OUTCOME)
+    site.execute("DELETE FROM bodies WHERE log = :log AND seq = :seq", log=log.id, seq=seq)
+    site.execute("DELETE FROM blobs WHERE NOT EXISTS (SELECT 1 FROM bodies WHERE bodies.sha256 = blobs.sha256)")
+    own = site.root.key_id.hex()
+    _, root = forge_root(site)
+    site.root = root.verifier
+    report = site.verify()
+    assert (is_altered(report), codes(report)) == (True, {"root-foreign"})
+    assert report.findings[0].what == (
+        f"these logs are certified by another root (ID {own}) than the one given (ID {root.verifier.key_id.hex()}): "
+        "is --root the right root.pub?"
+    )
+
+
+def test_all_certificates_replaced_is_as_grave_as_ever(site: Site) -> None:
+    """The logs are signed again with the key that the forged root certifies, and a byte of a leaf is another one."""
+    forger, root = forge_root(site)
+    key = forger.load_epoch_key()
+    site.edit(site.log, 3, lambda told: msgspec.structs.replace(told, at=told.at.replace("Z", "")))
+    for replica in ("gw", "other"):
+        site.execute(
+            "UPDATE logs SET certificate = :note WHERE replica = :name", note=key.certificate_note, name=replica
+        )
+        log = site.named(replica)
+        site.sign_again(log, key.signer_for(Origin(KeyName(log.origin))))
+    report = site.verify()
+    assert (is_altered(report), "root-foreign" in codes(report), "certificate-bad" in codes(report)) == (
+        True,
+        True,
+        False,
+    )
+    site.execute(
+        "UPDATE logs SET certificate = :note WHERE replica = 'gw'", note=site.keys.load_epoch_key().certificate_note
+    )
+    report = site.verify()
+    assert (is_altered(report), "root-foreign" in codes(report)) == (True, False)
+    bad = next(finding.what for finding in report.findings if finding.code.name == "certificate-bad")
+    assert bad == (
+        f"the certificate carries no good signature of the root key {site.root.name} (ID {site.root.key_id.hex()}); it "
+        f"is signed by the key with the ID {root.verifier.key_id.hex()}"
+    )
+
+
+@pytest.mark.parametrize("certificate", ["", "no certificate"])
+def test_certificates_that_nobody_signed_are_told_of_each_log(site: Site, certificate: str) -> None:
+    site.execute("UPDATE logs SET certificate = :certificate", certificate=certificate)
+    report = site.verify()
+    assert (is_altered(report), len(places(report, "certificate-bad"))) == (True, 2)
 
 
 def test_a_log_signed_with_a_stolen_key_after_it_expired(site: Site, tmp_path: Path) -> None:

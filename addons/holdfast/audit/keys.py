@@ -36,6 +36,7 @@ from holdfast.audit.note import (
     Verifier,
     decode_base64,
     encode_base64,
+    find_signature,
     is_signed_by,
     key_name,
     parse_note,
@@ -256,7 +257,10 @@ def parse_certificate(text: str, root: Verifier) -> Certificate:
     """Read a certificate that must be signed by `root`. Raises BadNote."""
     note = parse_note(text)
     if not is_signed_by(note, root):
-        raise BadNote(f"the certificate carries no good signature of the root key {root.name}")
+        raise BadNote(
+            f"the certificate carries no good signature of the root key {root.name} (ID {root.key_id.hex()}); it is "
+            f"signed by the key with the ID {note.signatures[0].key_id.hex()}"
+        )
     header, *lines = note.text[:-1].split("\n")
     pairs = [line.partition(" ") for line in lines]
     if header != HEADER or tuple(label for label, _, _ in pairs) != _LABELS:
@@ -268,6 +272,15 @@ def parse_certificate(text: str, root: Verifier) -> Certificate:
     if certificate.text() != note.text or len(certificate.key) != 32:
         raise BadNote("a certificate is not written as it must be: its key or its times have another spelling")
     return certificate
+
+
+def foreign_signer(text: str, root: Verifier) -> str:
+    """The ID, as hex, of the key by which a certificate is signed where `root` is not among them; else empty."""
+    try:
+        note = parse_note(text)
+    except BadNote:
+        return ""
+    return "" if find_signature(note, root) is not None else note.signatures[0].key_id.hex()
 
 
 def _parse_moment(text: str) -> datetime:

@@ -9,6 +9,10 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 KEPT = 100
 
@@ -54,6 +58,7 @@ BODY_ALTERED = _altered("body-altered", "the pieces of a body are not those that
 BLOB_ALTERED = _altered("blob-altered", "a payload is not what its name says")
 PAYLOAD_MISSING = _altered("payload-missing", "a body is gone, and no record says that it was erased")
 CERTIFICATE_BAD = _altered("certificate-bad", "a log's key is not certified for it by the root")
+ROOT_FOREIGN = _altered("root-foreign", "no log is certified by the root that was given")
 CERTIFICATE_EXPIRED = _altered("certificate-expired", "a log was signed at a time for which its key is not certified")
 CHECKPOINT_BAD = _altered("checkpoint-bad", "a checkpoint carries no good signature of its log, or is another log's")
 UNSIGNED_TAIL = _altered("unsigned-tail", "a log goes on beyond its last checkpoint")
@@ -137,6 +142,13 @@ class Report:
         self.classes.add(code.grade)
         if self.counts[code.name] <= KEPT:
             self.findings.append(Finding(code, what, log, seq))
+
+    def leave_out(self, codes: Collection[Code]) -> None:
+        """Take back all findings of these kinds."""
+        names = {code.name for code in codes}
+        self.findings = [finding for finding in self.findings if finding.code.name not in names]
+        self.counts = Counter({name: number for name, number in self.counts.items() if name not in names})
+        self.classes = {CODES[name].grade for name in self.counts}
 
     def verdict(self, accepted: frozenset[Class] = frozenset()) -> Class:
         """The gravest class that was found, those that are accepted aside."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from holdfast.audit.checkpoint import Origin, open_checkpoint
-from holdfast.audit.keys import MAINTENANCE, ROLES, parse_certificate
+from holdfast.audit.keys import MAINTENANCE, ROLES, foreign_signer, parse_certificate
 from holdfast.audit.note import BadNote, KeyName, Verifier
 from holdfast.audit.record import Kind, Seen, decode, timestamp
 from holdfast.audit.sequence import NO_HASH
@@ -101,6 +101,7 @@ class LogCheck:
         self._signed_size = 0
         self._clock = ("", 0)
         self._wall = 0.0
+        self.foreign_root = ""
         self.certificate = None if self.is_legacy else self._open_certificate()
         self._validity = _validity(self.certificate) if self.certificate else None
 
@@ -201,6 +202,7 @@ class LogCheck:
             certificate = parse_certificate(self.line.certificate, self._shared.root)
             certificate.verifier_for(Origin(KeyName(self.origin)))
         except BadNote as error:
+            self.foreign_root = foreign_signer(self.line.certificate, self._shared.root)
             self.tell(found.CERTIFICATE_BAD, str(error))
             return None
         return certificate

@@ -37,12 +37,13 @@ from holdfast.audit.verify.scratch import Scratch
 from holdfast.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from holdfast.audit.export import Line
     from holdfast.audit.note import Verifier
     from holdfast.audit.verify.examine import Examined
 
+ROOTS_TOLD = 3
 _SEQ = re.compile("[0-9]{1,18}")
 _ON_RECORD = (
     "SELECT log, place, why FROM (SELECT log, place, MIN(redaction) AS id FROM erased "
@@ -83,13 +84,36 @@ def verify_lines(lines: Iterable[Line | Examined], root: Verifier, anchoring: An
         check_roots(logs, scratch, report)
         check_chains(logs.values())
         check_dropped(logs.values(), state.shared.drops)
-        _check_unlisted(state)
-        _check_gone(state)
-        check_anchoring(logs, anchoring, scratch)
+        if roots := _foreign_roots(logs.values()):
+            _tell_foreign(roots, root, report)
+        else:
+            _check_unlisted(state)
+            _check_gone(state)
+            check_anchoring(logs, anchoring, scratch)
     report.logs = [
         LogSummary(log.origin, log.size, log.anchored.size, bool(log.closed_at)) for log in state.shared.logs.values()
     ]
     return report
+
+
+def _foreign_roots(logs: Iterable[LogCheck]) -> list[str]:
+    """The IDs of the keys that certify the signed logs, when there are some and the given root certifies none."""
+    foreign = [log.foreign_root for log in logs if not log.is_legacy]
+    return list(dict.fromkeys(foreign)) if all(foreign) else []
+
+
+def _tell_foreign(roots: Sequence[str], root: Verifier, report: Report) -> None:
+    """Tell it once, in the place of all that follows from believing no log: neither its checkpoints nor its records.
+
+    Somebody who has put other certificates into all logs looks the same, so it is as grave.
+    """
+    report.leave_out((found.CERTIFICATE_BAD, found.UNSIGNED_TAIL, found.DROPPED_UNRECORDED))
+    others = f" and {len(roots) - ROOTS_TOLD} more" if len(roots) > ROOTS_TOLD else ""
+    what = (
+        f"these logs are certified by another root (ID {', '.join(roots[:ROOTS_TOLD])}{others}) than the one given "
+        f"(ID {root.key_id.hex()}): is --root the right root.pub?"
+    )
+    report.add(found.ROOT_FOREIGN, what)
 
 
 def _after_header(lines: Iterable[Line | Examined], state: _State) -> Iterator[Line | Examined]:
