@@ -6,7 +6,7 @@ import os
 import subprocess
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,17 +15,25 @@ import pytest
 from audit.entries import entry, open_test_ledger
 from holdfast.audit.anchors.evidence import read_evidence
 from holdfast.audit.anchors.file import append_note
-from holdfast.audit.head import HeadFile
-from holdfast.audit.keys import KeyFolder
+from holdfast.audit.erasing import Eraser
+from holdfast.audit.head import HeadFile, describe_gap
+from holdfast.audit.keys import MAINTENANCE, KeyFolder
+from holdfast.audit.maintenance import run_retention
 from holdfast.audit.record import timestamp
+from holdfast.audit.sequence import Clock
 from holdfast.audit.store import LedgerStore
+from holdfast.audit.store.dropping import DayDropper
 from holdfast.audit.store.export import export_lines
+from holdfast.audit.store.retention import RetentionStore
+from holdfast.audit.store.signed import SignedLogs
 from holdfast.audit.verify import Anchoring, verify_lines
 from holdfast.database import Database
 from holdfast.errors import ConfigurationError
+from holdfast.settings import Retention
 
 if TYPE_CHECKING:
     from holdfast.audit.ledger import Ledger
+    from holdfast.audit.verify import Report
     from services.postgres import PostgresServer
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -68,8 +76,9 @@ def test_a_restored_backup_is_gone_on_with_once_somebody_says_so(place: Place, t
         assert f"\n{command}" in README
         subprocess.run(command, shell=True, cwd=tmp_path, env=os.environ | place.environment, check=True, timeout=60)  # noqa: S602  the README's
 
-    anchors = tmp_path / "anchors"
+    anchors, later = tmp_path / "anchors", tmp_path / "later"
     anchors.mkdir()
+    later.mkdir()
     with closing(Database.open(place.url)) as database:
         ledger = open_test_ledger(tmp_path, database)
         ledger.write([entry(b"before the backup")])
@@ -83,14 +92,48 @@ def test_a_restored_backup_is_gone_on_with_once_somebody_says_so(place: Place, t
     with closing(Database.open(place.restored_url)) as database:
         with pytest.raises(ConfigurationError, match="holdfast audit accept"):
             open_test_ledger(tmp_path, database)
-        HeadFile(tmp_path / "gw.head").write_gap("restored last night's backup")
+        head_file = HeadFile(tmp_path / "gw.head")
+        head_file.write_gap(describe_gap("restored last night's backup", head_file.read()))
         ledger = open_test_ledger(tmp_path, database)
         ledger.write([entry(b"going on")])
-        anchor(database, ledger, anchors)
-        lines = export_lines(database, "test", timestamp(datetime.now(UTC)))
-        root = KeyFolder(tmp_path / "audit-keys").root_verifier()
-        report = verify_lines(lines, root, Anchoring(read_evidence(anchors)))
-    assert set(report.counts) == {"gap", "truncated"}
+        for folder in (anchors, later):
+            anchor(database, ledger, folder)
+        found = {finding.code.name: finding for finding in verify(database, anchors).findings}
+        assert set(found) == {"gap", "truncated"}
+        assert (found["gap"].log, found["truncated"].log) == ("holdfast/test/gw/2", "holdfast/test/gw/1")
+        assert found["truncated"].what.endswith("; see the gap that holdfast/test/gw/2 begins with")
+        assert found["gap"].what == (
+            "restored last night's backup (before: holdfast/test/gw/1, 3 records); it goes on from the first 2 records "
+            "of holdfast/test/gw/1"
+        )
+        assert set(verify(database, later).counts) == {"gap"}
+        ledger.close("the day is over")
+        assert drop_all(database, tmp_path) == {"holdfast/test/gw/1", "holdfast/test/gw/2"}
+
+
+def verify(database: Database, anchors: Path) -> Report:
+    """The auditor's verdict."""
+    root = KeyFolder(anchors.parent / "audit-keys").root_verifier()
+    lines = export_lines(database, "test", timestamp(datetime.now(UTC)))
+    return verify_lines(lines, root, Anchoring(read_evidence(anchors)))
+
+
+def drop_all(database: Database, folder: Path) -> set[str]:
+    """What retention drops three days later: a log that was cut and never closed holds nothing up."""
+
+    def clock() -> Clock:
+        return Clock(timestamp(now), int(now.timestamp() * 1_000_000))
+
+    now = datetime.now(UTC) + timedelta(days=3)
+    store = RetentionStore(database)
+    dropper = DayDropper(database, SignedLogs(database, KeyFolder(folder / "audit-keys").root_verifier()))
+    eraser = Eraser(
+        store, dropper, lambda: open_test_ledger(folder, database, role=MAINTENANCE, remembers=False, clock=clock),
+        "carol", lambda: now,
+    )  # fmt: skip
+    outcome = run_retention(store, eraser, Retention(max_age_days=1), [], now, lambda _: None)
+    assert outcome.blocked is None
+    return store.dropped_origins()
 
 
 def anchor(database: Database, ledger: Ledger, folder: Path) -> None:

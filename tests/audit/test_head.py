@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from audit.entries import entry
 from holdfast.audit.checkpoint import Checkpoint, Origin, parse_checkpoint
-from holdfast.audit.head import FILE_BYTES, HeadFile, find_heads, find_lack
+from holdfast.audit.head import FILE_BYTES, HeadFile, describe_gap, find_heads, find_lack, names_in_gap
 from holdfast.audit.note import KeyName
 from holdfast.audit.store import LedgerStore
 from holdfast.audit.tree import EMPTY_ROOT, RootHash, hash_leaf, root_of
@@ -233,3 +233,16 @@ def test_a_log_that_was_dropped_lacks_nothing(ledger: Ledger, database: Database
         connection.execute(text("DELETE FROM records"))
         connection.execute(text("UPDATE logs SET dropped_at = '2026-03-02T00:00:00.000000Z'"))
     assert find_lack(LedgerStore(database), replace(now, root=ROOT)) == ""
+
+
+@pytest.mark.parametrize("reason", ["restored", "restored again (before: holdfast/test/gw/9, 1 records)", ORIGIN])
+def test_a_gap_names_the_log_that_was_written_last(reason: str) -> None:
+    gap = describe_gap(reason, CHECKPOINT)
+    assert gap == f"{reason} (before: holdfast/test/gw/1, 5 records)"
+    assert names_in_gap(gap, ORIGIN)
+    assert not any(names_in_gap(gap, origin) for origin in (f"{ORIGIN}0", "holdfast/test/gw/9", "restored"))
+
+
+def test_a_gap_after_a_damaged_head_names_none() -> None:
+    gap = describe_gap("the head file was damaged", None)
+    assert (gap, names_in_gap(gap, ORIGIN)) == ("the head file was damaged", False)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 FILE_BYTES = 512
 """One sector: written in one piece."""
 
+_BEFORE = " (before: "
+
 
 class HeadFile:
     """The file. `gap_file`, where it exists, holds the reason why the next log need not go on from the head."""
@@ -115,6 +117,16 @@ class HeadFile:
         """The gap is in the record now."""
         with suppress(FileNotFoundError):
             self.gap_file.unlink()
+
+
+def describe_gap(reason: str, remembered: Checkpoint | None) -> str:
+    """The reason as the record tells it, with what was written last, where that is known."""
+    return reason if remembered is None else f"{reason}{_BEFORE}{remembered.origin}, {remembered.size} records)"
+
+
+def names_in_gap(gap: str, origin: str) -> bool:
+    """Whether this log is the one that was written last before a gap."""
+    return gap.rpartition(_BEFORE)[2].partition(", ")[0] == origin
 
 
 def find_heads(state_dir: Path) -> list[HeadFile]:

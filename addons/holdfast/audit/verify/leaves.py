@@ -91,6 +91,7 @@ class LogCheck:
         self.last_time = ""
         self.closed_at = ""
         self.goes_on_from: Seen | None = None
+        self.gap = ""
         self.anchored = Reach()
         self.witnessed = Reach()
         self.last_seen = 0.0
@@ -367,7 +368,9 @@ class LogCheck:
         for peer in record.peers:
             self._claim_seen(peer, "peer", leaf.seq)
         if record.start is not None and record.start.gap:
-            self.tell(found.GAP, record.start.gap, leaf.seq)
+            self.gap, before = record.start.gap, self.goes_on_from
+            onward = f"; it goes on from the first {before.size} records of {before.log}" if before is not None else ""
+            self.tell(found.GAP, f"{self.gap}{onward}", leaf.seq)
         if record.redact is not None:
             self._check_redaction(record.redact, leaf)
 

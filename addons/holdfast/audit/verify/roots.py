@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from holdfast.audit.head import names_in_gap
 from holdfast.audit.tree import EMPTY_ROOT, Frontier, RootHash
 from holdfast.audit.verify import findings as found
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from holdfast.audit.tree import LeafHash
     from holdfast.audit.verify.findings import Report
@@ -69,12 +70,23 @@ class Claim:
 def check_roots(logs: Mapping[str, LogCheck], scratch: Scratch, report: Report) -> None:
     """Hold every claim against the trees; tell of logs that are claimed and not there."""
     scratch.index("claim", "log, size")
+    after_gap = [log for log in logs.values() if log.gap]
     for log in logs.values():
-        _check_log(log, scratch)
+        _check_log(log, scratch, _describe_gap(log.origin, after_gap))
     for (name,) in scratch.select("SELECT DISTINCT log FROM claim"):
         if name not in logs:
             first = next(_claims(scratch, name))
-            report.add(found.LOG_MISSING, f"{first.told()} had seen {first.size} records of it", name)
+            what = f"{first.told()} had seen {first.size} records of it{_describe_gap(name, after_gap)}"
+            report.add(found.LOG_MISSING, what, name)
+
+
+def _describe_gap(name: str, after_gap: Sequence[LogCheck]) -> str:
+    """Name the log whose first record says that a database was gone on with which lacked the end of this log."""
+    for log in after_gap:
+        before = log.goes_on_from
+        if (before is not None and before.log == name) or names_in_gap(log.gap, name):
+            return f"; see the gap that {log.origin} begins with"
+    return ""
 
 
 def _claims(scratch: Scratch, log: str) -> Iterator[Claim]:
@@ -99,7 +111,7 @@ class _Tree:
         return self._root
 
 
-def _check_log(log: LogCheck, scratch: Scratch) -> None:
+def _check_log(log: LogCheck, scratch: Scratch, gap: str) -> None:
     tree = _Tree(scratch.read_hashes(log.line.id))
     good, is_broken = 0, False
     beyond: dict[str, Claim] = {}
@@ -121,13 +133,13 @@ def _check_log(log: LogCheck, scratch: Scratch) -> None:
         if claim.leaf is not None:
             _check_receipt(log, claim, holds, scratch)
     for teller, claim in beyond.items():
-        _tell_truncated(log, claim, tellers[teller] - 1)
+        _tell_truncated(log, claim, tellers[teller] - 1, gap)
 
 
-def _tell_truncated(log: LogCheck, largest: Claim, others: int) -> None:
+def _tell_truncated(log: LogCheck, largest: Claim, others: int, gap: str) -> None:
     """Every checkpoint, anchor or peer since then knows that the log was longer; one of each sort says how long."""
     more = f" (more of this sort that know of more than {log.size}: {others})" if others else ""
-    log.tell(found.TRUNCATED, f"it has {log.size} records; {largest.told()} knows of {largest.size}{more}")
+    log.tell(found.TRUNCATED, f"it has {log.size} records; {largest.told()} knows of {largest.size}{more}{gap}")
 
 
 def _tell_mismatch(log: LogCheck, claim: Claim) -> None:

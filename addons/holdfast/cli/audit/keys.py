@@ -122,7 +122,7 @@ def accept(
     Example:
       holdfast audit accept --reason "restored the backup of 2026-01-31 after the disk failed"
     """
-    from holdfast.audit.head import find_heads
+    from holdfast.audit.head import describe_gap, find_heads
     from holdfast.audit.store.ledger import LedgerStore
     from holdfast.database import Database
 
@@ -141,7 +141,7 @@ def accept(
             typer.echo("nothing was changed; give --yes where nobody can be asked", err=True)
             raise typer.Exit(1)
         for head, known in gaps:
-            head.write_gap(reason if known is None else f"{reason} (before: {known.origin}, {known.size} records)")
+            head.write_gap(describe_gap(reason, known))
     files = " ".join(str(head.gap_file) for head, _ in gaps)
     typer.echo("the next start begins a new log and records the reason", err=True)
     typer.echo(f"to take it back before then: rm {files}", err=True)
