@@ -243,7 +243,8 @@ def test_a_day_begins_at_midnight_here(word: str, now: datetime, moment: str) ->
 @pytest.mark.usefixtures("berlin")
 def test_which_midnight_is_said(world: World) -> None:
     result = run(world, "list", "--since", "yesterday", "--until", "today")
-    since, until = result.stderr.splitlines()
+    since, until, found = result.stderr.splitlines()
+    assert found == "no call matches"
     assert since.startswith("--since yesterday: 20")
     assert until.startswith("--until today: 20")
     assert until.endswith(("T00:00:00+01:00 (CET)", "T00:00:00+02:00 (CEST)"))
@@ -414,3 +415,28 @@ def test_the_readers_role_is_printed() -> None:
     told = runner.invoke(app, ["audit", "reader-role"]).stdout
     assert "CREATE ROLE holdfast_reader NOLOGIN;" in told
     assert told.endswith("COMMIT;\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--resource", "pod"], "no call matches; did you mean --resource pods?"),
+        (["--resource", "po/exec"], "no call matches; did you mean --resource pods/exec?"),
+        (["--resource", "Namespace"], "no call matches; did you mean --resource namespaces?"),
+        (["--resource", "deplyoments/scale"], "no call matches; did you mean --resource deployments/scale?"),
+        (["--resource", "pods", "--user", "nobody"], "no call matches"),
+        (["--resource", "name"], "no call matches; did you mean --resource namespaces?"),
+        (["--resource", "zebras"], "no call matches"),
+        (["--resource", "*/status"], "no call matches"),
+        (["--user", "nobody"], "no call matches"),
+    ],
+)
+def test_nothing_found_is_told_and_what_may_be_meant(world: World, options: list[str], told: str) -> None:
+    listed = run(world, "list", *options)
+    assert (listed.exit_code, listed.stderr) == (0, f"{told}\n")
+    as_json = run(world, "list", *options, "-o", "json")
+    assert (json.loads(as_json.stdout)["calls"], as_json.stderr) == ([], f"{told}\n")
+
+
+def test_what_is_found_is_not_commented_on(world: World) -> None:
+    assert run(world, "list", "--resource", "pods").stderr == ""

@@ -76,6 +76,11 @@ class AuditStore:
         with self._database.reading() as connection:
             return CallSearch(connection, filters).page(limit, before)
 
+    def resources(self) -> list[str]:
+        """The names of the resources that calls have, read from an index. Raises Unavailable."""
+        with self._database.reading() as connection:
+            return list(connection.execute(select(calls.c.resource).distinct().where(calls.c.resource != "")).scalars())
+
     def load_call(self, audit_id: str) -> CallStory:
         """Return the story of the one call whose audit ID starts so.
 

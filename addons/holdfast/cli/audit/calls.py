@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from holdfast.cli.audit.filters import FilterOptions, takes_filters
+from holdfast.cli.audit.filters import FilterOptions, suggest_resources, takes_filters
 from holdfast.cli.audit.reading import open_store
 from holdfast.cli.options import ConfigFile, ListFormat, OutputFormat, read_settings
 from holdfast.cli.output import (
@@ -21,6 +21,7 @@ from holdfast.cli.output import (
     print_table,
     print_value,
     render_yaml,
+    show_on_one_line,
     show_safely,
 )
 from holdfast.errors import ConfigurationError
@@ -80,7 +81,16 @@ def list_calls(
         if follow:
             _follow(store, filters, output)
         rows = store.list_calls(filters, limit=limit + 1, before=position)
+        if not rows:
+            _tell_none(store, filters.resource)
     _print_rows(rows[:limit], _page_token(rows[limit - 1]) if len(rows) > limit else "", output)
+
+
+def _tell_none(store: AuditStore, resource: str) -> None:
+    """Say that nothing was found, and what may have been meant."""
+    suggested = suggest_resources(resource, store.resources()) if resource else []
+    hint = f"; did you mean --resource {' or '.join(map(show_on_one_line, suggested))}?" if suggested else ""
+    typer.echo(f"no call matches{hint}", err=True)
 
 
 def show(

@@ -6,6 +6,7 @@ import enum
 import inspect
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -15,9 +16,11 @@ from holdfast.cli.options import names_day, parse_since
 from holdfast.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from holdfast.audit.store import Filters
+
+SUGGESTED = 3
 
 
 class Verdict(enum.StrEnum):
@@ -121,6 +124,20 @@ def takes_filters(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = signature  # type: ignore[attr-defined]  # which is what typer reads
     run.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
     return run
+
+
+def suggest_resources(asked: str, there: Collection[str]) -> list[str]:
+    """What may be meant by the value of --resource that names none of the resources that are there: at most three.
+
+    People write them in the singular, short, or misspelt: `pod`, `po/exec`, `secrtes`.
+    """
+    resource, slash, subresource = asked.partition("/")
+    if resource in {"", "*"} or resource in there:
+        return []
+    written = resource.lower()
+    longer = sorted((name for name in there if name.startswith(written)), key=len)
+    meant = longer or get_close_matches(written, there)
+    return [f"{name}{slash}{subresource}" for name in meant[:SUGGESTED]]
 
 
 def _read_moment(text: str, now: datetime, option: str) -> datetime | None:
