@@ -7,6 +7,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from mitmproxy.http import HTTPFlow
 from mitmproxy.io import FlowReader
@@ -15,11 +16,12 @@ from typer.testing import CliRunner
 
 from console.world import World, make_world
 from holdfast.audit.export import EndLine, Header
+from holdfast.audit.record import Entry
 from holdfast.cli import app
 from holdfast.cli.audit.export import tell_steps
 from holdfast.cli.options import parse_since
 from holdfast.errors import ConfigurationError
-from replay.stories import allowed_call, held_call, refused_call, streamed_call
+from replay.stories import allowed_call, audit_id, held_call, refused_call, streamed_call
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,6 +108,35 @@ def test_an_unknown_or_ambiguous_id_is_refused_with_1(world: World) -> None:
     assert run(world, "show", "9").exit_code == 1
     ambiguous = run(world, "show", "")
     assert (ambiguous.exit_code, ambiguous.stderr.count("\n")) == (1, 1)
+
+
+def test_a_call_is_named_by_its_hold(world: World) -> None:
+    by_hold, by_call = (json.loads(run(world, "show", name, "-o", "json").stdout) for name in ("h-aaaa", audit_id(2)))
+    assert by_hold == by_call
+    proofs = [run(world, "prove", name).stdout for name in ("h-aaaaaaaaaa", audit_id(2))]
+    assert (proofs[0] == proofs[1], proofs[0] != "") == (True, True)
+
+
+def rename_hold(entry: Entry, name: str) -> Entry:
+    assert entry.record.hold is not None
+    hold = msgspec.structs.replace(entry.record.hold, id=name)
+    return Entry(msgspec.structs.replace(entry.record, hold=hold), entry.bodies)
+
+
+@pytest.mark.parametrize("command", ["show", "prove"])
+def test_a_hold_that_names_no_call_or_several_is_refused_with_1(world: World, command: str) -> None:
+    unknown = run(world, command, "h-b")
+    told = "holdfast: no call in the record waited in a hold with an ID that starts with 'h-b'\n"
+    assert (unknown.exit_code, unknown.stdout, unknown.stderr) == (1, "", told)
+    world.ledger.write([rename_hold(entry, "h-aaaabbbbbb") for entry in held_call(5)])
+    ambiguous = run(world, command, "h-aaaa")
+    assert (ambiguous.exit_code, ambiguous.stdout, ambiguous.stderr) == (
+        1,
+        "",
+        "holdfast: several calls waited in a hold with an ID that starts with 'h-aaaa'; give more of it, or find "
+        "them with `holdfast audit list --hold ID`\n",
+    )
+    assert run(world, command, "h-aaaab").exit_code == 0
 
 
 def test_a_missing_database_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from holdfast.audit.keys import MAINTENANCE
 from holdfast.audit.payload import PIECE_BYTES, Slot, commit, decompress
 from holdfast.audit.record import CallRow, Kind, Payload, Record, decode
 from holdfast.audit.store.following import CallFollower
-from holdfast.audit.store.naming import require_one, starts_with
+from holdfast.audit.store.naming import is_call, require_one
 from holdfast.audit.store.search import ANY_CALL, CallSearch, Filters, Position
 from holdfast.audit.store.tables import CALL_ROW, blobs, bodies, calls, logs, records
 from holdfast.audit.tree import parse_hash
@@ -81,14 +81,14 @@ class AuditStore:
         with self._database.reading() as connection:
             return list(connection.execute(select(calls.c.resource).distinct().where(calls.c.resource != "")).scalars())
 
-    def load_call(self, audit_id: str) -> CallStory:
-        """Return the story of the one call whose audit ID starts so.
+    def load_call(self, named: str) -> CallStory:
+        """Return the story of the one call whose audit ID, or the ID of whose hold, starts so.
 
         Raises NotFound when there is none, Conflict when there are several, Unavailable.
         """
-        query = select(*CALL_ROW).where(starts_with(calls.c.audit_id, audit_id)).limit(2)
+        query = select(*CALL_ROW).where(is_call(named)).limit(2)
         with self._database.reading() as connection:
-            row = require_one(connection.execute(query).mappings().all(), audit_id)
+            row = require_one(connection.execute(query).mappings().all(), named)
             return self._load_story(connection, CallRow(**row), tells_erasures=True)
 
     def follow_calls(self, filters: Filters = ANY_CALL) -> CallFollower:

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from holdfast.audit.checkpoint import parse_checkpoint
 from holdfast.audit.prove import Proof, make_proof
 from holdfast.audit.store.ledger import LedgerStore
-from holdfast.audit.store.naming import require_one, starts_with
+from holdfast.audit.store.naming import is_call, require_one
 from holdfast.audit.store.tables import calls, logs
 from holdfast.audit.tree import hash_leaf
 from holdfast.errors import NotFound
@@ -22,15 +22,14 @@ if TYPE_CHECKING:
     from holdfast.database import Database
 
 
-def find_call(database: Database, audit_id: str) -> tuple[str, int]:
-    """The log, by name, and the place of the record that tells best of the one call whose audit ID starts so.
+def find_call(database: Database, named: str) -> tuple[str, int]:
+    """The log, by name, and the place of the record that tells best of the one call that is named so (see `naming`).
 
     Raises NotFound when there is none, Conflict when there are several, Unavailable.
     """
-    here = starts_with(calls.c.audit_id, audit_id)
-    query = select(logs.c.origin, calls.c.seq).join(logs, logs.c.id == calls.c.log).where(here).limit(2)
+    query = select(logs.c.origin, calls.c.seq).join(logs, logs.c.id == calls.c.log).where(is_call(named)).limit(2)
     with database.reading() as connection:
-        origin, seq = require_one(connection.execute(query).all(), audit_id)
+        origin, seq = require_one(connection.execute(query).all(), named)
     return origin, seq
 
 

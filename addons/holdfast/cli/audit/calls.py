@@ -94,7 +94,7 @@ def _tell_none(store: AuditStore, resource: str) -> None:
 
 
 def show(
-    audit_id: Annotated[str, typer.Argument(metavar="ID", help="The audit ID, or the beginning of it.")],
+    audit_id: Annotated[str, typer.Argument(metavar="ID", help="The audit ID or a hold's, or the beginning of it.")],
     output: OutputFormat = Output.TABLE,
     config: ConfigFile = None,
 ) -> None:
@@ -103,6 +103,7 @@ def show(
     \b
     Example:
       holdfast audit show 5f0c2a91
+      holdfast audit show h-4k7q2m9xza
     """
     from holdfast.replay.story import export_story
 

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 def prove(
     target: Annotated[
-        str, typer.Argument(metavar="ID|LOG", help="The audit ID of a call, or the beginning of it; or a log's name.")
+        str,
+        typer.Argument(
+            metavar="ID|LOG", help="The audit ID of a call or the ID of its hold, or the beginning; or a log's name."
+        ),
     ],
     seq: Annotated[int | None, typer.Argument(min=0, metavar="[SEQ]", help="With LOG: which record of it.")] = None,
     file: Annotated[
