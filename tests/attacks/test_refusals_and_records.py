@@ -379,6 +379,7 @@ def test_the_second_gateway_on_a_port_leaves_the_holds_of_the_first_alone(
             waiting = pending_holds(gateway.database)
             second = gateway.holdfast("serve")
             assert (second.returncode, "another Holdfast process writes the log" in second.stderr) == (2, True)
+            assert "is the gateway running already? Stop it, or give this one a stateDir of its own." in second.stderr
             assert pending_holds(gateway.database) == waiting
             gateway.settings = {"stateDir": "elsewhere", "audit": {"database": f"sqlite:///{gateway.database}"}}
             gateway.write_config(listen_port=port)

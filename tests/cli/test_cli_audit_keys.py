@@ -136,6 +136,7 @@ def test_accept_lets_a_database_that_was_put_back_be_gone_on_with(world: World) 
     written = ledger.row
     busy = run(world, "accept", "--reason", "restored", "--yes")
     assert (busy.exit_code, "another Holdfast process" in busy.stderr) == (2, True)
+    assert busy.stderr.endswith("; stop the gateway (`holdfast serve`) and its approvals API first.\n")
     ledger.close()
     lose_the_end(world, written)
     with pytest.raises(ConfigurationError, match="not as this gateway left it"):

@@ -117,7 +117,10 @@ def test_a_running_gateway_keeps_its_record(world: World, target: str) -> None:
         result = run(world, "migrate-store", to=target)
         ledger.close()
         assert result.exit_code == 2
-        assert "another Holdfast process writes the log" in result.stderr
+        assert result.stderr == (
+            f"holdfast: {world.settings.state_dir / f'audit{role}.head'}: another Holdfast process writes the log that "
+            "this file belongs to; stop the gateway (`holdfast serve`) and its approvals API first.\n"
+        )
     database.close()
     assert rows(target) == 0
 

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 FILE_BYTES = 512
 """One sector: written in one piece."""
 
+ONE_AT_A_TIME = "is the gateway running already? Stop it, or give this one a stateDir of its own"
+STOP_FIRST = "stop the gateway (`holdfast serve`) and its approvals API first"
+"""What a command is told that needs the log at rest."""
+
 _BEFORE = " (before: "
 
 
@@ -79,10 +83,10 @@ class HeadFile:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def lock(self) -> int:
+    def lock(self, advice: str = ONE_AT_A_TIME) -> int:
         """Keep every other process out until `close`; the file is made where it is missing.
 
-        Raises ConfigurationError when another process has it.
+        Raises ConfigurationError when another process has it, with `advice` on how to go on.
         """
         if self._descriptor is None:
             descriptor = os.open(self.file, os.O_CREAT | os.O_WRONLY, 0o600)
@@ -91,8 +95,7 @@ class HeadFile:
             except BlockingIOError as error:
                 os.close(descriptor)
                 raise ConfigurationError(
-                    f"{self.file}: another Holdfast process writes the log that this file belongs to; stop it, or give "
-                    "this one a stateDir of its own."
+                    f"{self.file}: another Holdfast process writes the log that this file belongs to; {advice}."
                 ) from error
             self._descriptor = descriptor
         return self._descriptor

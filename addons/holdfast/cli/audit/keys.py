@@ -122,7 +122,7 @@ def accept(
     Example:
       holdfast audit accept --reason "restored the backup of 2026-01-31 after the disk failed"
     """
-    from holdfast.audit.head import describe_gap, find_heads
+    from holdfast.audit.head import STOP_FIRST, describe_gap, find_heads
     from holdfast.audit.store.ledger import LedgerStore
     from holdfast.database import Database
 
@@ -132,7 +132,7 @@ def accept(
     with ExitStack() as stack:
         for head in heads:
             stack.callback(head.close)
-            head.lock()
+            head.lock(STOP_FIRST)
         database = stack.enter_context(closing(Database.open_readonly(settings.database_url)))
         gaps = [(head, known) for head in heads for known in _find_gaps(head, LedgerStore(database))]
         if not gaps:

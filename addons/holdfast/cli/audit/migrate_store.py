@@ -46,7 +46,7 @@ def migrate_store(
     Example:
       holdfast audit migrate-store --to postgresql://holdfast@db.internal/holdfast
     """
-    from holdfast.audit.head import find_heads
+    from holdfast.audit.head import STOP_FIRST, find_heads
     from holdfast.database import Database
 
     source = context.get_parameter_source("to")
@@ -56,7 +56,7 @@ def migrate_store(
     with ExitStack() as stack:
         for head in find_heads(settings.state_dir):
             stack.callback(head.close)
-            head.load()  # takes the lock that a running gateway has
+            head.lock(STOP_FIRST)
         original = stack.enter_context(closing(Database.open(settings.database_url, create=False)))
         copy = stack.enter_context(closing(Database.open(to)))
         step = stack.enter_context(show_steps())
