@@ -146,7 +146,7 @@ def test_causes_are_told_in_a_few_words(raised: psycopg.Error, told: str) -> Non
     [
         ({"port": free_ports(1)[0]}, "the server takes no connections"),
         ({"password": "not-the-password"}, "the server does not accept the password"),
-        ({"dbname": "nowhere"}, "the server has no such role or database"),
+        ({"dbname": "nowhere"}, "the server has no such role or database; make them first (createuser, createdb)"),
         ({"host": "no-such-host.invalid"}, "the server's name cannot be resolved"),
         ({"sslmode": "require"}, "the connection cannot be encrypted as sslmode asks for"),
         ({"user": "limited"}, "the server has too many connections"),

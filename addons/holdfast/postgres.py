@@ -84,7 +84,7 @@ _SAID = {
     "too many": "the server has too many connections",
     "SSL": "the connection cannot be encrypted as sslmode asks for",
     "certificate": "the connection cannot be encrypted as sslmode asks for",
-    "does not exist": "the server has no such role or database",
+    "does not exist": "the server has no such role or database; make them first (createuser, createdb)",
     "connection to server at": "the server cannot be reached",
     "connection": "the connection to the server was lost",
 }

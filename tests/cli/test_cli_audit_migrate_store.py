@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from click.testing import Result
 
+    from services.postgres import PostgresServer
+
 runner = CliRunner()
 LARGE = os.urandom(5000)
 
@@ -123,6 +125,15 @@ def test_a_running_gateway_keeps_its_record(world: World, target: str) -> None:
         )
     database.close()
     assert rows(target) == 0
+
+
+def test_a_database_to_copy_to_that_nobody_made_is_asked_for(world: World, postgres: PostgresServer) -> None:
+    result = run(world, "migrate-store", to=postgres.url("nowhere"))
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert result.stderr.endswith(
+        "/nowhere: the audit database cannot be written: the server has no such role or database; make them first "
+        "(createuser, createdb).\n"
+    )
 
 
 def test_only_an_empty_database_is_copied_to(world: World, target: str) -> None:

@@ -31,8 +31,8 @@ def migrate_store(
         typer.Option(
             metavar="URL",
             envvar=VARIABLE,
-            help="The database to copy to, empty or not there yet: sqlite:///PATH or postgresql://USER@HOST/NAME. One "
-            f"with a password belongs in {VARIABLE}, not on the command line.",
+            help="The database to copy to: sqlite:///PATH, empty or not there yet, or postgresql://USER@HOST/NAME, "
+            f"empty, made by createdb. One with a password belongs in {VARIABLE}, not on the command line.",
         ),
     ],
     config: ConfigFile = None,
@@ -40,7 +40,8 @@ def migrate_store(
     """Copy the whole record to another database, compare the copy with the original, and verify it.
 
     Stop the gateway and its approvals API first. Afterwards set `audit.database` to the new URL, start them again,
-    and keep the old database until you have run `holdfast audit verify`. Payloads in an object store stay there.
+    and keep the old database until you have run `holdfast audit verify`. Payloads in an object store stay there. In
+    Postgres make role and database first: createuser --pwprompt holdfast; createdb --owner=holdfast holdfast.
 
     \b
     Example:
