@@ -122,6 +122,12 @@ def test_watch_prints_a_hold_again_when_it_is_decided(approvals: Approvals, worl
     [
         ({}, ["--server", "https://127.0.0.1:1"], "no token: give --token-file FILE"),
         ({"HOLDFAST_TOKEN": "x"}, ["--config", "{folder}/holdfast.yaml"], "approvals.port is 0"),
+        (
+            {"HOLDFAST_TOKEN": "x"},
+            ["--config", "{folder}/none.yaml"],
+            "or name the approvals API with --server and --certificate-authority, which is the gateway's "
+            "state/listener/ca.crt",
+        ),
         ({"HOLDFAST_TOKEN": "x"}, ["--server", "{server}"], "its certificate is not trusted"),
         ({"HOLDFAST_TOKEN_FILE": "{folder}/none"}, ["--server", "{server}"], "none: cannot be read"),
         ({"HOLDFAST_TOKEN": "x"}, ["--server", "{server}", "--certificate-authority", "{folder}/jwks.json"], "PEM"),

@@ -92,6 +92,21 @@ def test_an_export_is_verified_without_settings(world: World, anchors: Path) -> 
     assert (verified.exit_code, "INTACT" in verified.stdout) == (0, True)
 
 
+def test_without_settings_an_export_wants_a_root(
+    world: World, anchors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = export(world)
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(elsewhere)
+    told = verify_file(file, "--anchors", str(anchors))
+    assert (told.exit_code, told.stdout, told.stderr) == (
+        2,
+        "",
+        "holdfast: holdfast.yaml: there is no such settings file; name one with --config, or give --root FILE, the "
+        "root's public key.\n",
+    )
+
+
 def test_an_export_goes_through_a_pipe(world: World, anchors: Path) -> None:
     settings = str(world.folder / "holdfast.yaml")
     export = [sys.executable, "-m", "holdfast.cli", "audit", "export", "--ledger", "-", "--config", settings]

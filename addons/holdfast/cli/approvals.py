@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 WATCH_SECONDS = 1.0
 COLUMNS = ("ID", "STATE", "USER", "VERB", "OBJECT", "NAMESPACE", "RULE", "AGE", "DECIDED BY")
 WATCH_WIDTHS = (12, 9, 20, 7, 32, 16, 20, 4, 20)
+WITHOUT_SETTINGS = (
+    "name the approvals API with --server and --certificate-authority, which is the gateway's state/listener/ca.crt "
+    "(its listen.certificateAuthority where it has one)"
+)
 TOKEN_VARIABLE = "HOLDFAST_TOKEN"  # noqa: S105  the name of a variable
 
 app = typer.Typer(help="See what waits for a person, and decide it.", no_args_is_help=True)
@@ -186,7 +190,7 @@ def _choose_server(server: str | None, config: Path | None) -> tuple[str, str | 
     """The URL to call and the CA to trust, PEM, unless another is given; None means the system's."""
     if server is not None:
         return server, None
-    settings = read_settings(config)
+    settings = read_settings(config, WITHOUT_SETTINGS)
     from holdfast.hooks.listener import listener_certificates
 
     # The approvals API serves with the listener's certificate.

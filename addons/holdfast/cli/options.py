@@ -39,10 +39,13 @@ ListFormat = Annotated[
 ]
 
 
-def read_settings(config: Path | None) -> Settings:
-    """Read the settings file. Raises ConfigurationError."""
-    from holdfast.settings import load_settings
+def read_settings(config: Path | None, instead: str = "") -> Settings:
+    """Read the settings file. Raises ConfigurationError; `instead` says what a command needs where there is none."""
+    from holdfast.settings import find_settings, load_settings
 
+    file = find_settings(config)
+    if instead and not file.exists():
+        raise ConfigurationError(f"{file}: there is no such settings file; name one with --config, or {instead}.")
     return load_settings(config)
 
 

@@ -157,7 +157,12 @@ def load_settings(path: Path | None = None) -> Settings:
 
     Raises ConfigurationError with the file, field, value and what was expected.
     """
-    file = path or Path(os.environ.get(ENVIRONMENT_VARIABLE, DEFAULT_FILE))
+    file = find_settings(path)
     settings = parse_model(Settings, read_yaml(file), file)
     identity = include_certificates(include_configuration(settings.identity))
     return settings.model_copy(update={"identity": identity})
+
+
+def find_settings(path: Path | None = None) -> Path:
+    """The settings file: `path`, else $HOLDFAST_CONFIG, else ./holdfast.yaml."""
+    return path or Path(os.environ.get(ENVIRONMENT_VARIABLE, DEFAULT_FILE))

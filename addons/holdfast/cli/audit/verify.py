@@ -87,7 +87,8 @@ def verify(
     from holdfast.audit.verify import verify_lines
 
     accepted = _parse_classes(accept)
-    settings = None if export is not None and root is not None else read_settings(config)
+    instead = "give --root FILE, the root's public key" if export is not None else ""
+    settings = None if export is not None and root is not None else read_settings(config, instead)
     key = load_root(root) if root is not None else own_root(settings or read_settings(config))
     anchoring = replace(
         _read_anchors(anchors, witness or [], tsa_ca),
