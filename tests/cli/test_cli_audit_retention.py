@@ -144,6 +144,33 @@ def test_days_go_until_the_rest_fits(tmp_path: Path) -> None:
     assert bodies(world) == [b"alice 0 days ago", b"bob 0 days ago"]
 
 
+OVER = "over maxBytes by {} bytes, and nothing more goes: {}\n"
+
+
+def test_bytes_beyond_the_most_that_cannot_go_are_told_of(tmp_path: Path) -> None:
+    world = make(tmp_path, maxBytes=1)
+    assert run(world, "retention", "run").exit_code == 0
+    used = RetentionStore(world.database).used_bytes()
+    for command in ("plan", "run"):
+        result = run(world, "retention", command)
+        assert "nothing is to go\n" in result.stderr
+        assert OVER.format(used - 1, "only today is left, and today stays") in result.stderr
+        assert told(world, "retention", command)["excessBytes"] == used - 1
+    settings = world.folder / "holdfast.yaml"
+    settings.write_text(settings.read_text().replace('"maxBytes": 1', f'"maxBytes": {used}'))
+    result = run(world, "retention", "plan")
+    assert ("over maxBytes" in result.stderr, told(world, "retention", "plan")["excessBytes"]) == (False, 0)
+
+
+def test_bytes_beyond_the_most_that_an_open_log_keeps_are_told_of(tmp_path: Path) -> None:
+    world = make(tmp_path, maxBytes=1)
+    open_crashed(world).close()
+    result = run(world, "retention", "run")
+    used = RetentionStore(world.database).used_bytes()
+    assert OVER.format(used - 1, f"{day(3)} cannot go") in result.stderr
+    assert result.stderr.splitlines()[-1].startswith(f"{day(3)} and what is younger stays: never closed, ")
+
+
 def test_a_day_that_may_still_be_written_is_told_of(tmp_path: Path) -> None:
     world = make(tmp_path, maxAgeDays=2)
     open_crashed(world).close()

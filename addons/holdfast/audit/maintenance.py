@@ -63,6 +63,13 @@ class Outcome:
     blocked: Day | None = None
     erasure: Erasure = field(default_factory=Erasure)
 
+    @property
+    def used_then(self) -> int:
+        """The bytes used after it, of a plan about."""
+        if self.used_after is not None:
+            return self.used_after
+        return self.used_before - sum(plan.bytes for plan in self.days) - self.erasure.bytes.total()
+
     def add_day(self, plan: DayPlan) -> None:
         """Take in a day that is to be dropped, if it can be."""
         if plan.day.unended:

@@ -51,7 +51,7 @@ def plan(gone: Gone = None, output: OutputFormat = Output.TABLE, config: ConfigF
     retention = settings.audit.retention
     with closing(Database.open_readonly(settings.database_url)) as database:
         outcome = plan_retention(open_store(database, gone=gone), retention, _rules(retention, now), now)
-    _print_outcome(outcome, output)
+    _print_outcome(outcome, retention, output)
     _tell_unset(retention, config)
 
 
@@ -75,7 +75,7 @@ def run(
         store, eraser = open_eraser(settings, requested_by, stack, gone)
         with show_count("records") as advance:
             outcome = run_retention(store, eraser, retention, _rules(retention, now), now, advance)
-    _print_outcome(outcome, output)
+    _print_outcome(outcome, retention, output)
     _tell_unset(retention, config)
 
 
@@ -115,9 +115,15 @@ def _tell_unset(retention: Retention, config: Path | None) -> None:
         typer.echo(f"audit.retention is not set in {config or DEFAULT_FILE}: nothing is ever dropped", err=True)
 
 
-def _print_outcome(outcome: Outcome, output: Output) -> None:
+def _excess(outcome: Outcome, retention: Retention) -> int:
+    """By how many bytes the record takes more than it may, when all is gone that can go."""
+    return max(0, outcome.used_then - retention.max_bytes) if retention.max_bytes is not None else 0
+
+
+def _print_outcome(outcome: Outcome, retention: Retention, output: Output) -> None:
+    excess = _excess(outcome, retention)
     if output is not Output.TABLE:
-        print_value(_told(outcome), output)
+        print_value(_told(outcome) | {"excessBytes": excess}, output)
         return
     rows = [
         (
@@ -140,6 +146,10 @@ def _print_outcome(outcome: Outcome, output: Output) -> None:
     print_unattributed(erasure.unattributed)
     used = f"used: {outcome.used_before} bytes"
     typer.echo(used if outcome.used_after is None else f"{used} before, {outcome.used_after} after", err=True)
+    if excess:
+        only_today = "only today is left, and today stays"
+        why = only_today if outcome.blocked is None else f"{outcome.blocked.day} cannot go"
+        typer.echo(f"over maxBytes by {excess} bytes, and nothing more goes: {why}", err=True)
     if outcome.blocked is not None:
         names = ", ".join(log.origin for log in outcome.blocked.unended)
         typer.echo(
