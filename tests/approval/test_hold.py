@@ -38,6 +38,27 @@ def test_only_the_moves_of_the_table_are_made(state: HoldState, to: HoldState) -
             transition(before, to, at=NOON)
 
 
+@pytest.mark.parametrize("approve", [True, False])
+@pytest.mark.parametrize(
+    ("state", "reason", "told"),
+    [
+        (APPROVED, "yes", "was approved by carol already; its call goes on"),
+        (RELEASED, "yes", "was approved by carol already; its call went through"),
+        (DENIED, "no", "was denied by carol already"),
+        (EXPIRED, "", "has expired; the caller must ask again"),
+        (CANCELLED, "the caller left", "was given up (the caller left); the caller must ask again"),
+    ],
+)
+def test_what_has_become_of_a_hold_is_told_to_whom_wants_to_decide_it(
+    state: HoldState, reason: str, told: str, *, approve: bool
+) -> None:
+    by = "carol" if state in {APPROVED, RELEASED, DENIED} else ""
+    over = replace(hold(), state=state, decided_by=by, decided_at=NOON, decision_reason=reason)
+    with pytest.raises(Conflict) as refused:
+        decide(over, approve, CAROL, "why not", NOON)
+    assert str(refused.value) == f"hold {over.id} {told}"
+
+
 def test_a_new_hold_waits_as_long_as_its_rule_says() -> None:
     made = hold()
     assert (made.state, made.expires_at - made.created_at) == (PENDING, seconds(60))
@@ -99,7 +120,7 @@ def test_a_decision_comes_in_time_or_not_at_all() -> None:
     assert decide(made, True, CAROL, "", made.expires_at - seconds(0.000001)).state is APPROVED
     with pytest.raises(Conflict, match="has expired"):
         decide(made, True, CAROL, "", made.expires_at)
-    with pytest.raises(Conflict, match=r"is denied \(by carol\)"):
+    with pytest.raises(Conflict, match=r"was denied by carol already"):
         decide(hold(state=DENIED, decided_by="carol"), True, CAROL, "", NOON)
 
 

@@ -99,8 +99,10 @@ def decide(hold: Hold, approve: bool, by: Identity, reason: str, now: datetime) 
     reason = reason.strip()
     if not approve and not reason:
         raise BadRequest("a denial needs a reason, which the caller will read")
-    if hold.state is HoldState.PENDING and now >= hold.expires_at:
-        raise Conflict(f"hold {hold.id} has expired; the caller must ask again")
+    if hold.state is not HoldState.PENDING:
+        raise Conflict(f"hold {hold.id} {_describe_end(hold)}")
+    if now >= hold.expires_at:
+        raise Conflict(f"hold {hold.id} {_describe_end(replace(hold, state=HoldState.EXPIRED))}")
     return transition(hold, HoldState.APPROVED if approve else HoldState.DENIED, at=now, by=by.username, reason=reason)
 
 
@@ -131,6 +133,23 @@ def recent_refusal(candidate: Hold | None, digest: str, *, upgraded: bool, now: 
 
 def _by(hold: Hold) -> str:
     return f" (by {hold.decided_by})" if hold.decided_by else ""
+
+
+def _describe_end(hold: Hold) -> str:
+    """What has become of a hold that nobody can decide any more, for a person who wants to."""
+    by = f" by {hold.decided_by}" if hold.decided_by else ""
+    match hold.state:
+        case HoldState.RELEASED:
+            return f"was approved{by} already; its call went through"
+        case HoldState.APPROVED:
+            return f"was approved{by} already; its call goes on"
+        case HoldState.DENIED:
+            return f"was denied{by} already"
+        case HoldState.CANCELLED:
+            why = f" ({hold.decision_reason})" if hold.decision_reason else ""
+            return f"was given up{why}; the caller must ask again"
+        case _:
+            return "has expired; the caller must ask again"
 
 
 def _listed(hold: Hold) -> str:
