@@ -172,11 +172,11 @@ class Story:
         self._export()
 
     def _export(self) -> None:
-        file = self.stage.folder / "story.flows"
+        file = self.stage.flow_file
         exported = self._holdfast("audit", "export", "--flows", str(file))
         with file.open("rb") as stream:
             flows = [flow for flow in FlowReader(stream).stream() if isinstance(flow, HTTPFlow)]
-        self.tell.say(f"{len(flows)} flows in {file}; mitmweb --no-server --rfile opens them")
+        self.tell.say(f"{len(flows)} flows exported as mitmproxy keeps them")
         self.tell.expect("mitmproxy's own reader opens the export", exported.returncode == 0 and len(flows) >= 10)
         self.tell.expect("the Secret's value is not in it", SECRET_VALUE.encode() not in file.read_bytes())
 

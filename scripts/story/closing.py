@@ -18,6 +18,7 @@ It stays up until Ctrl-C. In another terminal:
 
   {get_pods}
   HOLDFAST_CONFIG={stage.config_file} {ROOT}/.venv/bin/holdfast audit list --since 10m
+  {ROOT}/.venv/bin/mitmweb --no-server --rfile {stage.flow_file}
 
 Live traffic in mitmweb, with a second gateway on the same cluster; once it runs, go through that one:
 

@@ -69,6 +69,11 @@ class Stage:
         return self.folder / "mitmweb.yaml"
 
     @property
+    def flow_file(self) -> Path:
+        """What the story exports of itself."""
+        return self.folder / "story.flows"
+
+    @property
     def gateway_ca(self) -> Path:
         """The authority of the gateway's certificate."""
         return self.folder / "state" / "listener" / "ca.crt"

@@ -104,4 +104,5 @@ def test_commands_to_go_on_with_exist(tmp_path: Path) -> None:
         assert holdfast.pop(0) == word
         group = group.get_command(context, word)  # type: ignore[attr-defined]
     group.make_context("list", holdfast, parent=context)
+    assert ["--rfile", str(tmp_path / "story.flows")] in [command[-2:] for command in commands]
     assert commands[-1][-2:] == ["--server", "https://127.0.0.1:50123"]
