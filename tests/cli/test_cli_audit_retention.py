@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import shutil
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -209,9 +213,10 @@ def test_who_had_what_erased_and_why_is_told(tmp_path: Path) -> None:
     ]
 
 
-def test_a_user_of_whom_there_is_no_call_is_misspelt(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [[], ["--yes"]])
+def test_a_user_of_whom_there_is_no_call_is_misspelt(tmp_path: Path, options: list[str]) -> None:
     world = make(tmp_path)
-    refused = run(world, "erase", "--user", "alcie", "--reason", "she asked", "--yes")
+    refused = run(world, "erase", "--user", "alcie", "--reason", "she asked", *options)
     said = "holdfast: no call of the user alcie is in the record; nothing was erased\n"
     assert (refused.exit_code, refused.stdout, refused.stderr) == (1, "", said)
     assert (maintenance(world), len(bodies(world))) == ([], 6)
@@ -243,6 +248,28 @@ def test_erasing_asks_and_says_what_it_did(tmp_path: Path) -> None:
     assert len(AuditStore(world.database).list_calls(Filters(user="alice"))) == 3
     assert told(world, "erase", "--user", "alice", "--reason", "again", "--yes")["bodies"] == 0
     assert maintenance(world) == ["redact"] * 3 + ["close"]
+
+
+def ask(world: World, answer: str) -> subprocess.CompletedProcess[bytes]:
+    """Erase at a terminal, on which somebody answers."""
+    terminal, its_side = pty.openpty()
+    try:
+        os.write(terminal, f"{answer}\n".encode())
+        command = [sys.executable, "-m", "holdfast.cli", "audit", "erase", "--user", "alice", "--reason", "she asked"]
+        settings = ["--config", str(world.folder / "holdfast.yaml")]
+        return subprocess.run([*command, *settings], stdin=its_side, capture_output=True, check=False, timeout=60)
+    finally:
+        os.close(terminal)
+        os.close(its_side)
+
+
+@pytest.mark.parametrize(("answer", "code", "end"), [("n", 1, b"nothing was erased\n"), ("y", 0, b"")])
+def test_at_a_terminal_somebody_is_asked(tmp_path: Path, answer: str, code: int, end: bytes) -> None:
+    world = make(tmp_path)
+    before = bodies(world)
+    asked = ask(world, answer)
+    assert (asked.returncode, b"Erase them?" in asked.stderr, asked.stderr.endswith(end)) == (code, True, True)
+    assert (b"--yes" in asked.stderr, bodies(world) == before) == (False, answer == "n")
 
 
 def test_the_record_says_who_asked_and_why(tmp_path: Path) -> None:

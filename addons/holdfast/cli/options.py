@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -56,6 +57,15 @@ def require_reason(reason: str) -> str:
     if any("\ud800" <= character <= "\udfff" for character in reason):  # what the shell gave was no UTF-8
         raise ConfigurationError("--reason: expected UTF-8 text; it goes into the record.")
     return reason.strip()
+
+
+def require_consent(question: str, undone: str) -> None:
+    """Ask a person on the terminal; where nobody agrees, say what was left undone and end with 1."""
+    can_ask = sys.stdin.isatty()
+    if can_ask and typer.confirm(question, err=True):
+        return
+    typer.echo(undone if can_ask else f"{undone}; give --yes where nobody can be asked", err=True)
+    raise typer.Exit(1)
 
 
 def parse_address(listen: str) -> tuple[str, int]:

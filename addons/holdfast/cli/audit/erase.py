@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from holdfast.cli.audit.maintenance import RequestedBy, describe_unattributed, open_eraser, print_unattributed
-from holdfast.cli.options import ConfigFile, OutputFormat, parse_since, read_settings, require_reason
+from holdfast.cli.options import ConfigFile, OutputFormat, parse_since, read_settings, require_consent, require_reason
 from holdfast.cli.output import Output, print_value, show_count
 from holdfast.errors import ConfigurationError, NotFound
 
@@ -103,7 +102,6 @@ def _ask(store: RetentionStore, wanted: Wanted) -> None:
     planned = plan_erasure(store, wanted)
     bodies = planned.bodies.total()
     print_unattributed(planned.unattributed)
-    typer.echo(f"{bodies} bodies of {planned.bytes.total()} bytes are to be erased for good.", err=True)
-    if bodies and not (sys.stdin.isatty() and typer.confirm("Erase them?", err=True)):
-        typer.echo("nothing was erased; give --yes where nobody can be asked", err=True)
-        raise typer.Exit(1)
+    if bodies:
+        typer.echo(f"{bodies} bodies of {planned.bytes.total()} bytes are to be erased for good.", err=True)
+        require_consent("Erase them?", "nothing was erased")

@@ -5,7 +5,6 @@ And `holdfast audit accept`, for a database that was put back on purpose.
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from holdfast.cli.audit.reading import own_root
-from holdfast.cli.options import ConfigFile, OutputFormat, read_settings, require_reason
+from holdfast.cli.options import ConfigFile, OutputFormat, read_settings, require_consent, require_reason
 from holdfast.cli.output import Output, print_pairs, print_value
 from holdfast.errors import ConfigurationError, Conflict
 
@@ -137,9 +136,8 @@ def accept(
         gaps = [(head, known) for head in heads for known in _find_gaps(head, LedgerStore(database))]
         if not gaps:
             raise Conflict("the database has all that the gateway wrote; there is nothing to accept")
-        if not yes and not (sys.stdin.isatty() and typer.confirm("Go on without it?", err=True)):
-            typer.echo("nothing was changed; give --yes where nobody can be asked", err=True)
-            raise typer.Exit(1)
+        if not yes:
+            require_consent("Go on without it?", "nothing was changed")
         for head, known in gaps:
             head.write_gap(describe_gap(reason, known))
     files = " ".join(str(head.gap_file) for head, _ in gaps)
