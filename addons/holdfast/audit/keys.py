@@ -150,7 +150,8 @@ class KeyFolder:
         """Keep a new root, its private key in `file` or here. Raises ConfigurationError when there is one already."""
         if self.root_pub.exists() or self.root_key.exists():
             raise ConfigurationError(
-                f"{self.folder}: there is a root key already; `holdfast audit keys rotate` goes on."
+                f"{self.folder}: there is a root key already; `holdfast audit keys rotate` goes on with it. To keep it "
+                f"elsewhere, move {self.root_key.name} there, and rotate with --root FILE."
             )
         root = Signer(key_name(f"holdfast-root/{cluster}"), private_key)
         _write_new(file or self.root_key, f"{root.secret_text()}\n".encode())

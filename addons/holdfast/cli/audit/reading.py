@@ -67,7 +67,10 @@ def own_root(settings: Settings) -> Verifier:
 
     folder = KeyFolder(settings.key_folder)
     if not folder.root_pub.exists() and not folder.epoch_key.exists():
-        raise ConfigurationError(f"{folder.root_pub}: there is no such key; `holdfast serve` makes it.")
+        raise ConfigurationError(
+            f"{folder.root_pub}: there is no such key; `holdfast serve` makes it, or `holdfast audit keys init --root "
+            "FILE`, which keeps the private one elsewhere."
+        )
     return folder.root_verifier()
 
 
