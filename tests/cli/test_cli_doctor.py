@@ -24,7 +24,8 @@ from holdfast.audit.store.ledger import LedgerStore
 from holdfast.audit.trees import LedgerTrees
 from holdfast.certificates import make_authority, write_private
 from holdfast.cli import app
-from holdfast.cli.checks import judge_skew
+from holdfast.cli.checks import check_approvals, judge_skew
+from holdfast.settings import Listen
 from holdfast.settings.audit import Witness
 from witness.witnessing import cosigned_in, running_witness
 
@@ -172,7 +173,32 @@ def test_an_issuer_without_keys_is_a_failure(world: World) -> None:
     [(None, "ok"), (0.4, "ok"), (-4.0, "ok"), (8.0, "warn"), (-20.0, "warn"), (31.0, "fail"), (-90.0, "fail")],
 )
 def test_a_clock_is_judged_by_what_tokens_tolerate(skew: float | None, state: str) -> None:
-    assert judge_skew("issuer", "1 keys", skew).state == state
+    judged = judge_skew("issuer", "1 keys", skew)
+    assert (judged.state, "differs by" in judged.found) == (state, state != "ok")
+
+
+async def test_the_approvals_api_is_not_started_before_the_first_start(world: World) -> None:
+    settings = world.settings.model_copy(
+        update={"listen": Listen(), "approvals": world.settings.approvals.model_copy(update={"port": 8444})}
+    )
+    assert not settings.state_dir.joinpath("listener").exists()
+    check = await check_approvals(settings)
+    assert (check.state, check.found, check.advice) == (
+        "warn",
+        "not started yet",
+        "start `holdfast serve` or `holdfast console`",
+    )
+
+
+def test_what_is_wrong_with_the_upstream_is_told_with_one_order(world: World) -> None:
+    _, found, advice = diagnose(world)["upstream"]
+    assert (found.endswith(")"), advice) == (True, "check the address and the network")
+    (world.folder / "gateway.token").unlink()
+    _, found, advice = diagnose(world)["upstream"]
+    assert (found.endswith("cannot be read: No such file or directory"), advice) == (
+        True,
+        "correct upstream in the settings file",
+    )
 
 
 def configure(world: World, **audit: object) -> None:

@@ -372,7 +372,7 @@ def judge_skew(name: str, found: str, skew: float | None) -> Check:
         return fail(name, described, "set this machine's clock (NTP): good tokens are refused")
     if abs(skew) > TOLERATED_SKEW_SECONDS:
         return warn(name, described, "set this machine's clock (NTP)")
-    return ok(name, described)
+    return ok(name, found)
 
 
 async def _ask_skew(issuer: Issuer) -> float | None:
@@ -392,7 +392,8 @@ async def check_upstream(settings: Settings) -> Check:
         source = open_source(settings.upstream)
         version = await probe_upstream(source)
     except ConfigurationError as error:
-        return fail("upstream", str(error), "correct upstream in the settings file")
+        found, _, order = str(error).removesuffix(".").rpartition("; ")
+        return fail("upstream", found or order, order if found else "correct upstream in the settings file")
     return ok("upstream", f"{source.target.url} is {version} and accepts the credential")
 
 
@@ -402,8 +403,12 @@ async def check_approvals(settings: Settings) -> Check:
         server = default_server(settings)
     except ConfigurationError:
         return warn("approvals", "approvals.port is 0", "set approvals.port, or approvals.url")
+    authority = _authority(settings)
+    if not authority.exists():
+        return warn("approvals", "not started yet", "start `holdfast serve` or `holdfast console`")
     try:
-        async with httpx.AsyncClient(verify=_trust(settings), timeout=TIMEOUT_SECONDS, trust_env=False) as client:
+        context = ssl.create_default_context(cafile=authority)
+        async with httpx.AsyncClient(verify=context, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
             response = await client.get(f"{server}/healthz")
     except (httpx.HTTPError, OSError) as error:
         return warn("approvals", f"{server} does not answer ({error})", "start `holdfast serve` or `holdfast console`")
@@ -412,11 +417,10 @@ async def check_approvals(settings: Settings) -> Check:
     return ok("approvals", f"{server} answers")
 
 
-def _trust(settings: Settings) -> ssl.SSLContext:
-    """Trust whoever signs the listener's certificate, without making one that is not there yet."""
+def _authority(settings: Settings) -> Path:
+    """The file with whoever signs the listener's certificate; Holdfast's own is made at its first start."""
     listen, own = settings.listen, settings.state_dir / "listener" / "ca.crt"
-    authority = listen.certificate_authority or listen.certificate or own
-    return ssl.create_default_context(cafile=authority)
+    return listen.certificate_authority or listen.certificate or own
 
 
 def _existing_parent(path: Path) -> Path:
