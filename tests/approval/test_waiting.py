@@ -175,7 +175,9 @@ async def test_nothing_is_asked_while_nobody_waits(desk: HoldDesk, store: Counti
 
 
 @pytest.mark.parametrize("fault", [Unavailable("the disk reports an error"), KeyError("a bug")])
-async def test_a_failing_store_is_asked_again(desk: HoldDesk, store: CountingStore, fault: Exception) -> None:
+async def test_a_failing_store_is_asked_again(
+    desk: HoldDesk, store: CountingStore, fault: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
     store.broken = fault
     made, call = begin(desk, store)
     await after_looks(store, 3)
@@ -183,6 +185,9 @@ async def test_a_failing_store_is_asked_again(desk: HoldDesk, store: CountingSto
     store.broken = None
     store.decide(made.id, True, CAROL, "", NOON)
     assert (await call).state is HoldState.APPROVED
+    told = [record for record in caplog.records if record.name == "holdfast.approval.waiting"]
+    assert [record.getMessage() for record in told] == [f"holds cannot be looked up: {fault}"]
+    assert [record.exc_info is not None for record in told] == [isinstance(fault, KeyError)]
 
 
 async def test_a_store_that_fails_at_the_end_of_the_wait_is_no_approval(

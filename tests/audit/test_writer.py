@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sqlite3
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from holdfast.audit.record import Entry
+    from services.postgres import PostgresServer
 
 TESTS = Path(__file__).parents[1]
 
@@ -444,6 +446,37 @@ async def test_a_full_disk_refuses_calls_until_there_is_room_again(
         "the audit database cannot be written: the disk is full",
         "the audit record can be written again",
     ]
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+async def test_a_database_that_was_stopped_is_told_in_a_sentence(
+    tmp_path: Path, make_postgres: Callable[[], PostgresServer], caplog: pytest.LogCaptureFixture, mode: str
+) -> None:
+    server = make_postgres()
+    database = Database.open(server.create_database(), deadline_seconds=5)
+    async with running(open_test_ledger(tmp_path, database)) as writer:
+        await writer.append(entry(b"before"))
+        server.stop(mode)
+        for number in range(3):
+            with pytest.raises(Unavailable):
+                await writer.append(entry(b"meanwhile %d" % number))
+        server.start()
+        await writer.append(entry(b"after"))
+    database.close()
+    told = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [record.exc_info for record in told] == [None, None]
+    failed, recovered = (record.getMessage() for record in told)
+    assert failed.startswith("the audit record cannot be written, calls get 503 until it can: the audit database ")
+    assert recovered == "the audit record can be written again"
+
+
+async def test_a_fault_of_our_own_is_told_with_its_place(store: GatedStore, caplog: pytest.LogCaptureFixture) -> None:
+    async with running(store) as writer:
+        store.broken = KeyError("never foreseen")
+        with pytest.raises(Unavailable):
+            await writer.append(entry())
+        store.broken = None
+    assert [record.exc_info is not None for record in caplog.records if record.levelno == logging.ERROR] == [True]
 
 
 ACKNOWLEDGING = """

@@ -61,6 +61,7 @@ class HoldDesk:
         self._clock = clock
         self._waiters: dict[HoldID, _Waiter] = {}
         self._closing = ""
+        self._failing = False
         self._turns: asyncio.Task[None] | None = None
 
     async def wait(self, hold: Hold, left: asyncio.Event) -> Hold:
@@ -97,12 +98,20 @@ class HoldDesk:
             late = [key for key, waiter in self._waiters.items() if waiter.hold.expires_at <= now]
             try:
                 ended = await asyncio.to_thread(_end_holds, self._store, tuple(self._waiters), leaving, late, now)
-            except Exception:
-                log.exception("holds cannot be looked up")
+            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must have an answer
+                self._note_failure(error)
                 self._fail({*leaving, *late})
                 continue
+            self._failing = False
             self._answer(ended)
             self._answer({key: self._vanished(key, now) for key in {*leaving, *late} & self._waiters.keys()})
+
+    def _note_failure(self, error: Exception) -> None:
+        """Say so once, until they can be looked up again; an outage is no fault of the program."""
+        if not self._failing:
+            fault = None if isinstance(error, Unavailable) else error
+            log.error("holds cannot be looked up: %s", error, exc_info=fault)
+        self._failing = True
 
     def _answer(self, ended: dict[HoldID, Hold]) -> None:
         for key, hold in ended.items():

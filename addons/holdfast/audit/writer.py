@@ -276,7 +276,9 @@ class AuditWriter:
 
     def _note_failure(self, error: Exception) -> None:
         if not self._failing:
-            log.error("the audit record cannot be written, calls get 503 until it can: %s", error, exc_info=error)
+            # An outage is no fault of the program, and its sentence says all.
+            fault = None if isinstance(error, Unavailable) else error
+            log.error("the audit record cannot be written, calls get 503 until it can: %s", error, exc_info=fault)
         self._failing = True
 
 
