@@ -213,16 +213,16 @@ def test_what_a_database_lacks_is_said(ledger: Ledger, database: Database) -> No
     store, origin = LedgerStore(database), now.origin
     longer = replace(now, size=now.size + 4)
     longest = replace(now, size=10**16 - 1)
-    told = f"the log {origin} had {{}} records when it was last written and now has {now.size}"
+    told = f"the gateway wrote {{}} records of {origin}, the database has {now.size}"
     assert find_lack(store, longer) == told.format(now.size + 4)
     assert find_lack(store, longest) == told.format(10**16 - 1)
     assert find_lack(store, replace(now, root=ROOT)) == f"{told.format(now.size)}, other ones"
-    shorter = f"the log {origin} had 1 records when it was last written and now has 1, other ones"
+    shorter = f"the gateway wrote 1 records of {origin}, the database has 1, other ones"
     assert find_lack(store, replace(now, size=1)) == shorter
     elsewhere = Origin(KeyName("holdfast/test/other/1"))
     assert (
         find_lack(store, replace(now, origin=elsewhere))
-        == f"it lacks the log {elsewhere}, which had {now.size} records"
+        == f"the gateway wrote {now.size} records of {elsewhere}, the database lacks that log"
     )
 
 

@@ -152,7 +152,8 @@ def test_accept_lets_a_database_that_was_put_back_be_gone_on_with(world: World) 
     assert run(world, "accept", "--reason", "restored").exit_code == 1
     result = run(world, "accept", "--reason", "restored", "--yes")
     assert result.exit_code == 0
-    assert f"{written.origin} of {written.size} records" in result.stderr
+    told = f"the gateway wrote {written.size} records of {written.origin}, the database has {written.size - 1}\n"
+    assert result.stderr.startswith(told)
     again = open_ledger(world.settings, world.database)
     assert again.row.epoch == written.epoch + 1
     again.close()

@@ -124,8 +124,11 @@ def test_a_store_that_is_no_database_or_a_newer_one_is_a_failure(world: World) -
 def test_a_database_that_was_put_back_is_a_failure_until_it_is_accepted(world: World) -> None:
     write_and_lose(world)
     state, found, advice = diagnose(world)["store"]
-    assert (state, "the audit database is not as this gateway left it: the log holdfast/" in found) == ("fail", True)
-    assert "had 2 records when it was last written and now has 1" in found
+    assert (
+        state,
+        found.startswith("the audit database is not as this gateway left it: the gateway wrote 2 records of holdfast/"),
+    ) == ("fail", True)
+    assert found.endswith(", the database has 1")
     assert "holdfast audit accept --reason" in advice
     command = ["audit", "accept", "--reason", "restored", "--yes", "--config", str(world.folder / "holdfast.yaml")]
     assert runner.invoke(app, command).exit_code == 0

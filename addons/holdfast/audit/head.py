@@ -144,8 +144,9 @@ def find_lack(store: LedgerStore, remembered: Checkpoint) -> str:
     Raises Unavailable.
     """
     row = store.find_log(remembered.origin)
+    written = f"the gateway wrote {remembered.size} records of {remembered.origin}"
     if row is None:
-        return f"it lacks the log {remembered.origin}, which had {remembered.size} records"
+        return f"{written}, the database lacks that log"
     if row.dropped_at is not None:
         return ""
     tree = Frontier()
@@ -154,4 +155,4 @@ def find_lack(store: LedgerStore, remembered: Checkpoint) -> str:
     if Checkpoint(row.origin, tree.size, tree.root()) == remembered:
         return ""
     now = f"{tree.size}" if tree.size < remembered.size else f"{tree.size}, other ones"
-    return f"the log {row.origin} had {remembered.size} records when it was last written and now has {now}"
+    return f"{written}, the database has {now}"

@@ -156,7 +156,7 @@ def _find_gaps(head: HeadFile, store: LedgerStore) -> Iterator[Checkpoint | None
         yield None
         return
     if known is not None and (lack := find_lack(store, known)):
-        typer.echo(f"What was written last: {known.origin} of {known.size} records. In the database {lack}.", err=True)
+        typer.echo(lack, err=True)
         yield known
 
 
