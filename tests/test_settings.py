@@ -102,6 +102,11 @@ def test_the_environment_names_the_file(load: Load, tmp_path: Path, monkeypatch:
         (issuer(algorithms=["none"]), "algorithms"),
         (issuer(maxLifetimeSeconds=0), "maxLifetimeSeconds: found 0"),
         (changed("audit", queueRecords=0), "audit.queueRecords: found 0"),
+        (
+            changed("audit", retention={"maxBytes": "1G"}),
+            "audit.retention.maxBytes: found '1G'; expected: a number of bytes, as 1000000000.",
+        ),
+        (changed("audit", queueBytes=[1]), "audit.queueBytes: found [1]; expected: a number of bytes, as 1000000000."),
         (changed("limits", drainSeconds=-1), "limits.drainSeconds: found -1"),
         (changed("approvals", url="http://x"), "approvals.url: found"),
     ],

@@ -69,6 +69,8 @@ def _sentence(file: Path, fault: dict[str, Any]) -> str:
         return f"{file}: {field}: there is no such key; check its spelling."
     if fault["type"] == "missing":
         return f"{file}: {field}: is missing."
+    if fault["type"] in {"int_parsing", "int_type"} and field.endswith("Bytes"):
+        expected = "a number of bytes, as 1000000000"
     return f"{file}: {field}: found {_shown(fault.get('input'))}; expected: {expected[:1].lower()}{expected[1:]}."
 
 
