@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -62,7 +63,9 @@ def test_an_approver_sees_shows_and_approves(approvals: Approvals, world: World)
         "Background",
     ):
         assert part in shown
-    approved = approvals("bob", "approve", hold.id, "--reason", "as agreed")
+    program, group, *command = shlex.split(shown.splitlines()[-1])
+    assert (program, group, command) == ("holdfast", "approvals", ["approve", hold.id])
+    approved = approvals("bob", *command, "--reason", "as agreed")
     assert (approved.exit_code, approved.stdout) == (0, f"{hold.id} approved: agent delete namespaces shop\n")
     stored = world.holds.get(hold.id)
     assert (stored.state, stored.decided_by, stored.decision_reason) == (HoldState.APPROVED, "bob", "as agreed")

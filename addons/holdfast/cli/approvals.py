@@ -291,7 +291,8 @@ def _print_hold(hold: dict[str, Any]) -> None:
     if hold["body"]:
         typer.echo(f"\nBody:\n{show_safely(_pretty(hold['body']))}")
     if hold["mayDecide"]:
-        typer.echo(f"\nDecide with `holdfast approvals approve {hold['id']}` or `deny {hold['id']} --reason ...`.")
+        deny, approve = (f"holdfast approvals {word} {hold['id']}" for word in ("deny", "approve"))
+        typer.echo(f'\nDecide with one of these:\n{deny} --reason "WHY"\n{approve}')
 
 
 def _pretty(body: str) -> str:
