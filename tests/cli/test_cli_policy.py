@@ -43,6 +43,7 @@ def test_a_case_that_fails_says_how_and_exits_with_1(world: World) -> None:
     result = run(world.folder / "policy.yaml")
     assert result.exit_code == 1
     assert "expected hold, found deny by no rule" in result.stdout
+    assert result.stdout.splitlines()[-1] == "1 files, 2 cases: 1 pass, 1 fail"
 
 
 def test_a_glob_that_names_cases_too_means_the_policies(world: World) -> None:
@@ -53,6 +54,7 @@ def test_a_policy_without_cases_is_loaded(world: World) -> None:
     (world.folder / "policy.cases.yaml").unlink()
     result = run(world.folder / "policy.yaml")
     assert (result.exit_code, "no cases beside it" in result.stdout) == (0, True)
+    assert result.stdout.splitlines()[-1] == "1 files, 0 cases: 0 pass, 0 fail"
 
 
 @pytest.mark.parametrize(

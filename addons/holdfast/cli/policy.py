@@ -54,10 +54,17 @@ def check(
     lines = [line for file in chosen for line in _check_file(file)]
     if output is Output.TABLE:
         print_table(("FILE", "CASE", "RESULT", "DETAIL"), ((x.file, x.case, x.result, x.detail) for x in lines))
+        typer.echo(_describe_total(lines))
     else:
         print_value([{"file": x.file, "case": x.case, "result": x.result, "detail": x.detail} for x in lines], output)
     if any(line.result == "fail" for line in lines):
         raise typer.Exit(1)
+
+
+def _describe_total(lines: Sequence[Line]) -> str:
+    results = [line.result for line in lines if line.case]
+    files = len({line.file for line in lines})
+    return f"{files} files, {len(results)} cases: {results.count('pass')} pass, {results.count('fail')} fail"
 
 
 def _leave_out_cases(files: Iterable[Path]) -> list[Path]:
