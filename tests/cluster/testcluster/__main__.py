@@ -50,7 +50,7 @@ def up(
 ) -> None:
     """Bring a cluster up, and take it down at Ctrl-C."""
     if registry.find(name):
-        raise ClusterError(f"{name!r} is up already; `testcluster down --name {name}` ends it.")
+        raise ClusterError(f"{name!r} is up already; `scripts/testcluster down --name {name}` ends it.")
     progress = Progress(_write, sys.stderr.isatty())
     assets = find_assets(progress)
     if detach:
@@ -84,7 +84,10 @@ def status(
     if output == "json":
         print(json.dumps([asdict(entry) for entry in entries], indent=2))
     else:
-        print("\n\n".join(_describe(entry) for entry in entries) or "No cluster is up; `testcluster up` starts one.")
+        print(
+            "\n\n".join(_describe(entry) for entry in entries)
+            or "No cluster is up; `scripts/testcluster up` starts one."
+        )
 
 
 @app.command()
@@ -104,7 +107,7 @@ def _watch(cluster: Cluster) -> None:
 def _existing(name: str) -> registry.Entry:
     entry = registry.find(name)
     if entry is None:
-        raise ClusterError(f"{name!r} is not up; `testcluster up --name {name}` starts it.")
+        raise ClusterError(f"{name!r} is not up; `scripts/testcluster up --name {name}` starts it.")
     return entry
 
 

@@ -54,7 +54,7 @@ def owned(name: str) -> Iterator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ClusterError(f"{name!r} is up already; `testcluster down --name {name}` ends it.") from error
+            raise ClusterError(f"{name!r} is up already; `scripts/testcluster down --name {name}` ends it.") from error
         folder = _folder(name)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700)
