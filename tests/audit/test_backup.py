@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 from contextlib import closing
 from dataclasses import dataclass
@@ -109,6 +110,30 @@ def test_a_restored_backup_is_gone_on_with_once_somebody_says_so(place: Place, t
         assert set(verify(database, later).counts) == {"gap"}
         ledger.close("the day is over")
         assert drop_all(database, tmp_path) == {"holdfast/test/gw/1", "holdfast/test/gw/2"}
+
+
+def test_a_log_that_a_restored_backup_lacks_altogether_is_named_by_the_gap(tmp_path: Path) -> None:
+    (anchors := tmp_path / "anchors").mkdir()
+    file, backup = tmp_path / "audit.db", tmp_path / "backup.db"
+    with closing(Database.open(f"sqlite:///{file}")) as database:
+        ledger = open_test_ledger(tmp_path, database)
+        ledger.write([entry(b"before the backup")])
+        with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(backup)) as copy:
+            source.backup(copy)
+        ledger.close("another key signs from here on")
+        ledger = open_test_ledger(tmp_path, database)
+        anchor(database, ledger, anchors)
+        ledger.close()
+    head_file = HeadFile(tmp_path / "gw.head")
+    head_file.write_gap(describe_gap("restored", head_file.read()))
+    with closing(Database.open(f"sqlite:///{backup}")) as database:
+        ledger = open_test_ledger(tmp_path, database)
+        anchor(database, ledger, anchors)
+        found = {finding.code.name: finding for finding in verify(database, anchors).findings}
+        ledger.close()
+    assert set(found) == {"gap", "log-missing"}
+    assert (found["gap"].log, found["log-missing"].log) == ("holdfast/test/gw/3", "holdfast/test/gw/2")
+    assert found["log-missing"].what.endswith("; see the gap that holdfast/test/gw/3 begins with")
 
 
 def verify(database: Database, anchors: Path) -> Report:

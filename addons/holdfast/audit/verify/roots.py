@@ -72,19 +72,20 @@ def check_roots(logs: Mapping[str, LogCheck], scratch: Scratch, report: Report) 
     scratch.index("claim", "log, size")
     after_gap = [log for log in logs.values() if log.gap]
     for log in logs.values():
-        _check_log(log, scratch, _describe_gap(log.origin, after_gap))
+        _check_log(log, scratch, _describe_gap(log.origin, log.size, after_gap))
     for (name,) in scratch.select("SELECT DISTINCT log FROM claim"):
         if name not in logs:
             first = next(_claims(scratch, name))
-            what = f"{first.told()} had seen {first.size} records of it{_describe_gap(name, after_gap)}"
+            what = f"{first.told()} had seen {first.size} records of it{_describe_gap(name, 0, after_gap)}"
             report.add(found.LOG_MISSING, what, name)
 
 
-def _describe_gap(name: str, after_gap: Sequence[LogCheck]) -> str:
-    """Name the log whose first record says that a database was gone on with which lacked the end of this log."""
+def _describe_gap(name: str, size: int, after_gap: Sequence[LogCheck]) -> str:
+    """Name the log whose first record says that a database was gone on with which had no more of this log."""
     for log in after_gap:
         before = log.goes_on_from
-        if (before is not None and before.log == name) or names_in_gap(log.gap, name):
+        goes_on = before is not None and (before.log, before.size) == (name, size)
+        if goes_on or (not size and names_in_gap(log.gap, name)):
             return f"; see the gap that {log.origin} begins with"
     return ""
 

@@ -58,6 +58,7 @@ def migrate_store(
         for head in find_heads(settings.state_dir):
             stack.callback(head.close)
             head.lock(STOP_FIRST)
+            head.load()  # a damaged one is refused, as the gateway refuses it
         original = stack.enter_context(closing(Database.open(settings.database_url, create=False)))
         copy = stack.enter_context(closing(Database.open(to)))
         step = stack.enter_context(show_steps())
