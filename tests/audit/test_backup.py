@@ -17,8 +17,9 @@ from audit.entries import entry, open_test_ledger
 from holdfast.audit.anchors.evidence import read_evidence
 from holdfast.audit.anchors.file import append_note
 from holdfast.audit.erasing import Eraser
-from holdfast.audit.head import HeadFile, describe_gap
+from holdfast.audit.head import HeadFile
 from holdfast.audit.keys import MAINTENANCE, KeyFolder
+from holdfast.audit.logs import describe_gap
 from holdfast.audit.maintenance import run_retention
 from holdfast.audit.record import timestamp
 from holdfast.audit.sequence import Clock

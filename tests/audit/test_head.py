@@ -11,7 +11,8 @@ from sqlalchemy import text
 
 from audit.entries import entry
 from holdfast.audit.checkpoint import Checkpoint, Origin, parse_checkpoint
-from holdfast.audit.head import FILE_BYTES, HeadFile, describe_gap, find_heads, find_lack, names_in_gap
+from holdfast.audit.head import FILE_BYTES, HeadFile, find_heads, find_lack
+from holdfast.audit.logs import describe_gap, names_in_gap
 from holdfast.audit.note import KeyName
 from holdfast.audit.store import LedgerStore
 from holdfast.audit.tree import EMPTY_ROOT, RootHash, hash_leaf, root_of

@@ -32,8 +32,6 @@ ONE_AT_A_TIME = "is the gateway running already? Stop it, or give this one a sta
 STOP_FIRST = "stop the gateway (`holdfast serve`) and its approvals API first"
 """What a command is told that needs the log at rest."""
 
-_BEFORE = " (before: "
-
 
 class HeadFile:
     """The file. `gap_file`, where it exists, holds the reason why the next log need not go on from the head."""
@@ -120,16 +118,6 @@ class HeadFile:
         """The gap is in the record now."""
         with suppress(FileNotFoundError):
             self.gap_file.unlink()
-
-
-def describe_gap(reason: str, remembered: Checkpoint | None) -> str:
-    """The reason as the record tells it, with what was written last, where that is known."""
-    return reason if remembered is None else f"{reason}{_BEFORE}{remembered.origin}, {remembered.size} records)"
-
-
-def names_in_gap(gap: str, origin: str) -> bool:
-    """Whether this log is the one that was written last before a gap."""
-    return gap.rpartition(_BEFORE)[2].partition(", ")[0] == origin
 
 
 def find_heads(state_dir: Path) -> list[HeadFile]:

@@ -13,6 +13,8 @@ from holdfast.audit.sequence import Placed
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_BEFORE = " (before: "
+
 
 @dataclass(frozen=True, slots=True)
 class LogRow:
@@ -62,3 +64,13 @@ class PieceStore(Protocol):
 
     def delete(self, day: str, digests: Sequence[str]) -> None:
         """Remove pieces; those that are not there are no error. Raises Unavailable."""
+
+
+def describe_gap(reason: str, remembered: Checkpoint | None) -> str:
+    """The reason as the record tells it, with what was written last, where that is known."""
+    return reason if remembered is None else f"{reason}{_BEFORE}{remembered.origin}, {remembered.size} records)"
+
+
+def names_in_gap(gap: str, origin: str) -> bool:
+    """Whether this log is the one that was written last before a gap."""
+    return gap.rpartition(_BEFORE)[2].partition(", ")[0] == origin

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from holdfast.audit.head import names_in_gap
+from holdfast.audit.logs import names_in_gap
 from holdfast.audit.tree import EMPTY_ROOT, Frontier, RootHash
 from holdfast.audit.verify import findings as found
 

@@ -121,7 +121,8 @@ def accept(
     Example:
       holdfast audit accept --reason "restored the backup of 2026-01-31 after the disk failed"
     """
-    from holdfast.audit.head import STOP_FIRST, describe_gap, find_heads
+    from holdfast.audit.head import STOP_FIRST, find_heads
+    from holdfast.audit.logs import describe_gap
     from holdfast.audit.store.ledger import LedgerStore
     from holdfast.database import Database
 
