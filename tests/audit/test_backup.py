@@ -31,7 +31,7 @@ from holdfast.audit.store.signed import SignedLogs
 from holdfast.audit.verify import Anchoring, verify_lines
 from holdfast.database import Database
 from holdfast.errors import ConfigurationError
-from holdfast.settings import Retention
+from holdfast.settings.audit import Retention
 
 if TYPE_CHECKING:
     from holdfast.audit.ledger import Ledger
