@@ -54,6 +54,8 @@ AUTHORIZATION_CODE = "authorization_code"
 LOGIN_SECONDS = 600.0
 CODE_SECONDS = 60.0
 MOST_UNDER_WAY = 1000
+LONGEST_STATE = 512
+"""Together they bound what strangers can have kept here."""
 LARGEST_RESPONSE = 512 << 10
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 CHALLENGE_CHARACTERS = 43
@@ -139,6 +141,8 @@ class SAMLService:
         challenge = query.get("code_challenge", "")
         if query.get("response_type") != "code":
             raise OAuthError("unsupported_response_type", "response_type: expected code")
+        if len(state) > LONGEST_STATE:
+            raise OAuthError("invalid_request", f"state: expected at most {LONGEST_STATE} characters")
         if query.get("code_challenge_method") != "S256" or len(challenge) != CHALLENGE_CHARACTERS:
             raise OAuthError("invalid_request", "code_challenge: expected PKCE with S256")
         return _Login(
