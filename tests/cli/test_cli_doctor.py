@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from audit.anchors.authority import TimestampAuthority
@@ -85,6 +86,37 @@ def test_the_report_changes_nothing_and_shows_no_credential(world: World) -> Non
     assert "gateway-credential" not in result.stdout
     assert "the record can be cut without anybody noticing" in result.stdout
     assert "will be made by `holdfast serve`" in result.stdout
+
+
+def print_role(world: World, *arguments: str) -> str:
+    command = ["doctor", "--rbac", *arguments, "--config", str(world.folder / "holdfast.yaml")]
+    result = runner.invoke(app, command)
+    assert result.exit_code == 0
+    return result.stdout
+
+
+def test_the_role_for_impersonation_is_printed_for_kubectl_apply(world: World) -> None:
+    file = world.folder / "holdfast.yaml"
+    file.write_text(file.read_text().replace("tokenFile: gateway.token", "tokenFile: gateway.token, impersonate: true"))
+    role, binding = YAML(typ="safe").load_all(print_role(world, "--service-account", "infra:door"))
+    assert (role["kind"], binding["kind"]) == ("ClusterRole", "ClusterRoleBinding")
+    assert {verb for rule in role["rules"] for verb in rule["verbs"]} == {"impersonate"}
+    assert role["rules"][1]["resources"][0] == "userextras/holdfast.dev/issuer"
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "door", "namespace": "infra"}]
+
+
+def test_without_impersonation_the_rights_of_all_callers_are_asked_for_in_words(world: World) -> None:
+    printed = print_role(world)
+    assert "rights that its callers are to have together" in printed
+    assert all(line.startswith("#") for line in printed.splitlines())
+
+
+@pytest.mark.parametrize("account", ["gateway", "a:b:c", ":gateway", "holdfast:"])
+def test_a_service_account_is_given_with_its_namespace(world: World, account: str) -> None:
+    command = ["doctor", "--rbac", "--service-account", account, "--config", str(world.folder / "holdfast.yaml")]
+    result = runner.invoke(app, command)
+    assert result.exit_code == 2
+    assert "expected NAMESPACE:NAME" in result.stderr
 
 
 def test_a_bad_settings_file_is_the_only_finding(world: World) -> None:

@@ -13,7 +13,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from holdfast.certificates import Authority, IssuedPair, make_authority, write_private
-from holdfast.credential.probe import probe_upstream
+from holdfast.credential.probe import find_lacking_rights, probe_upstream
+from holdfast.credential.rights import Right
 from holdfast.credential.sources import Credential, CredentialSource, Target
 from holdfast.errors import ConfigurationError
 from holdfast.serving import Server, Service
@@ -42,15 +43,25 @@ def forbidden(user: str) -> JSONResponse:
     return JSONResponse({"kind": "Status", "message": message, "code": 403}, 403)
 
 
-def answering(version: Response, review: Response) -> Starlette:
+def answering(version: Response, review: Response, access: Response | None) -> Starlette:
     async def get_version(request: Request) -> Response:
         return version
 
     async def post_review(request: Request) -> Response:
         return review if request.headers.get("authorization") == f"Bearer {TOKEN}" else UNAUTHORIZED
 
+    async def post_access(request: Request) -> Response:
+        attributes = (await request.json())["spec"]["resourceAttributes"]
+        return access or JSONResponse({"status": {"allowed": attributes["resource"] == "users"}}, 201)
+
     reviews = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
-    return Starlette(routes=[Route("/version", get_version), Route(reviews, post_review, methods=["POST"])])
+    return Starlette(
+        routes=[
+            Route("/version", get_version),
+            Route(reviews, post_review, methods=["POST"]),
+            Route("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", post_access, methods=["POST"]),
+        ]
+    )
 
 
 @pytest.fixture
@@ -61,6 +72,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
             version: Response = VERSION,
             review: Response = REVIEWED,
             *,
+            access: Response | None = None,
             pair: IssuedPair = PAIR,
             trusted: Authority = AUTHORITY,
             server_name: str = "127.0.0.1",
@@ -68,7 +80,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
             write_private(tmp_path / "tls.crt", pair.certificate_pem)
             write_private(tmp_path / "tls.key", pair.key_pem)
             service = Service("the API server", "", tmp_path / "tls.crt", tmp_path / "tls.key")
-            server = Server(service.configure(answering(version, review)), ignore_interrupt=True)
+            server = Server(service.configure(answering(version, review, access)), ignore_interrupt=True)
             listener = stack.enter_context(service.bind("127.0.0.1", 0))
             listener.listen()
             running = asyncio.create_task(server.serve(sockets=[listener]))
@@ -134,3 +146,23 @@ async def test_nobody_there_is_said_plainly() -> None:
     target = Target("127.0.0.1", 1, "127.0.0.1", AUTHORITY.certificate_pem)
     with pytest.raises(ConfigurationError, match="cannot be reached"):
         await probe_upstream(CredentialSource(target, Credential(token=TOKEN)))
+
+
+async def test_rights_that_are_lacking_are_told(start: Start) -> None:
+    users, groups = Right("", "users"), Right("", "groups", name="system:authenticated")
+    assert await find_lacking_rights(await start(), (users, groups)) == [groups]
+
+
+@pytest.mark.parametrize(
+    ("access", "sentence"),
+    [
+        (UNAUTHORIZED, "does not accept the gateway's token"),
+        (forbidden("gateway"), "answered 403 when asked what the gateway may do"),
+        (JSONResponse({"status": {"allowed": "yes"}}, 201), "answered 201 when asked"),
+    ],
+)
+async def test_an_api_server_that_does_not_tell_of_rights_is_no_yes(
+    start: Start, access: Response, sentence: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        await find_lacking_rights(await start(access=access), (Right("", "users"),))

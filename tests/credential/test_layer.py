@@ -28,7 +28,7 @@ from mitmproxy.test import taddons
 from holdfast.credential.layer import GatewayLayer, GatewayStream, RequestBodyHook, Wire, decided_digest
 from holdfast.credential.sources import Credential, Target
 from holdfast.errors import Forbidden
-from holdfast.exchange import AuditID, Exchange, RequestInfo, Verdict
+from holdfast.exchange import AuditID, Exchange, Identity, RequestInfo, Verdict
 
 TARGET = Target("api.test", 6443, "api.test", b"")
 UPSTREAM_TOKEN = "upstream-credential-0c1d"
@@ -52,13 +52,19 @@ class Run:
     act: Act
     meddle: Act = nothing
     body: bytes = BODY
+    impersonate: bool = False
     upstream: list[object] = field(default_factory=list)
     client: list[object] = field(default_factory=list)
     connections: int = 0
 
     def __post_init__(self) -> None:
         self.wire = Wire(
-            TARGET, lambda: Credential(token=UPSTREAM_TOKEN), 1 << 20, 1 << 20, lambda _: pytest.fail("tap")
+            TARGET,
+            lambda: Credential(token=UPSTREAM_TOKEN),
+            1 << 20,
+            1 << 20,
+            lambda _: pytest.fail("tap"),
+            impersonate=self.impersonate,
         )
         with taddons.context(Proxyserver()) as addons:
             client = connection.Client(peername=("127.0.0.1", 1), sockname=("127.0.0.1", 2), timestamp_start=0.0)
@@ -222,6 +228,45 @@ def test_headers_edited_in_the_flow_do_not_go_upstream() -> None:
     head = run.upstream[0]
     assert isinstance(head, RequestHeaders)
     assert "impersonate-user" not in head.request.headers
+
+
+def permit_as(username: str) -> Act:
+    """Everybody says yes to this caller."""
+
+    def act(exchange: Exchange, flow: http.HTTPFlow) -> None:
+        exchange.identity = Identity("https://issuer.test", username, ("agents",))
+        permit(exchange, flow)
+
+    return act
+
+
+@pytest.mark.parametrize(("impersonate", "expected"), [(True, [b"ada"]), (False, [])])
+def test_the_caller_is_named_beside_the_credential_only_where_the_api_server_is_to_know(
+    impersonate: bool, expected: list[bytes]
+) -> None:
+    seen: list[str] = []
+    run = Run(permit_as("ada"), lambda exchange, flow: seen.append(repr(flow.get_state())), impersonate=impersonate)
+    head = run.upstream[0]
+    assert isinstance(head, RequestHeaders)
+    assert [value for name, value in head.request.headers.fields if name == b"impersonate-user"] == expected
+    assert head.request.headers["authorization"] == f"Bearer {UPSTREAM_TOKEN}"
+    assert "impersonate" not in repr([*seen, run.stream.flow.get_state()])
+
+
+@pytest.mark.parametrize(
+    ("act", "code", "why"),
+    [
+        (permit, 500, b"does not know who makes this call"),
+        (permit_as(""), 403, b"cannot be told who you are"),
+        (permit_as("x\r\nImpersonate-Group: system:masters"), 403, b"cannot be told who you are"),
+    ],
+)
+def test_whoever_cannot_be_named_does_not_go_upstream_as_the_gateway(act: Act, code: int, why: bytes) -> None:
+    run = Run(act, impersonate=True)
+    assert run.upstream == []
+    assert run.connections == 0
+    assert run.code == code
+    assert why in run.status
 
 
 def test_a_verdict_is_good_for_one_request() -> None:

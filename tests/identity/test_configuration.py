@@ -186,6 +186,7 @@ def without(member: str) -> dict[str, Any]:
         ([entry({"extra": [{"key": "Example.com/t", "valueExpression": "x"}]})], "lower-case DOMAIN/PATH"),
         ([entry({"extra": [{"key": "a.kubernetes.io/t", "valueExpression": "x"}]})], "a domain of your own"),
         ([entry({"extra": [{"key": "k8s.io/t", "valueExpression": "x"}]})], "a domain of your own"),
+        ([entry({"extra": [{"key": "holdfast.dev/issuer", "valueExpression": "x"}]})], "holdfast.dev is ours"),
         ([entry({"extra": [{"key": "a.b/t", "valueExpression": ""}]})], "valueExpression: found ''"),
         ([entry({"extra": [{"key": "a.b/t", "valueExpression": "x"}] * 2})], "each key of extra once"),
         ([entry(rules={"claimValidationRules": [{}]})], "claim or expression: one of them"),

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from holdfast.errors import ConfigurationError, Unauthorized
-from holdfast.identity.mapping import CREDENTIAL_ID, MAX_EXTRA_VALUES, User
+from holdfast.exchange import CREDENTIAL_ID
+from holdfast.identity.mapping import MAX_EXTRA_VALUES, User
 from identity.forging import ISSUER, trusting
 
 CLAIMS = {"iss": ISSUER.url, "sub": "ada", "groups": ("dev",), "aud": "holdfast"}

@@ -35,11 +35,11 @@ UPGRADE: Fields = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
 REFUSED: list[tuple[Fields, str]] = [
     # Who asks is not the client's to say
     *(
-        ([(name, b"system:admin")], "impersonation through the gateway is not enabled")
+        ([(name, b"system:admin")], "taken from the token only; leave out --as,")
         for name in (b"Impersonate-User", b"impersonate-user", b"IMPERSONATE-GROUP", b"Impersonate-Uid")
     ),
-    ([(b"Impersonate-Extra-scopes", b"x")], "impersonation"),
-    ([(b"Impersonate-Anything", b"x")], "impersonation"),
+    ([(b"Impersonate-Extra-scopes", b"x")], "leave out --as"),
+    ([(b"Impersonate-Anything", b"x")], "leave out --as"),
     ([(b"X-Remote-User", b"admin")], "taken from the token only"),
     ([(b"x-remote-group", b"system:masters")], "taken from the token only"),
     ([(b"X-Remote-Extra-Scopes", b"x")], "taken from the token only"),

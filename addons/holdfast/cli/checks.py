@@ -26,7 +26,8 @@ from holdfast.audit.objects import open_pieces
 from holdfast.audit.store import AuditStore, LedgerStore
 from holdfast.cli.approvals import default_server
 from holdfast.cli.audit.reading import open_reading
-from holdfast.credential.probe import probe_upstream
+from holdfast.credential.probe import find_lacking_rights, probe_upstream
+from holdfast.credential.rights import impersonation_rights
 from holdfast.credential.sources import open_source
 from holdfast.database import Database
 from holdfast.errors import ConfigurationError, HoldfastError, Unavailable
@@ -395,6 +396,28 @@ async def check_upstream(settings: Settings) -> Check:
         found, _, order = str(error).removesuffix(".").rpartition("; ")
         return fail("upstream", found or order, order if found else "correct upstream in the settings file")
     return ok("upstream", f"{source.target.url} is {version} and accepts the credential")
+
+
+async def check_impersonation(settings: Settings) -> list[Check]:
+    """Where the API server is to be told who asks: the credential may impersonate.
+
+    Rights that are narrowed to names by `resourceNames` are only seen where the name is certain, so the lack of any
+    other is a warning.
+    """
+    if not settings.upstream.impersonate:
+        return []
+    name = "impersonation"
+    try:
+        lacking = await find_lacking_rights(open_source(settings.upstream), impersonation_rights(settings.identity))
+    except ConfigurationError as error:
+        return [fail(name, str(error), "correct upstream in the settings file")]
+    advice = "run `holdfast doctor --rbac | kubectl apply -f -`"
+    if certain := [f"{right.combined_resource} {right.name}" for right in lacking if right.name]:
+        return [fail(name, f"the credential may not impersonate {', '.join(certain)}", f"{advice}: calls get 403")]
+    if lacking:
+        found = f"the credential may not impersonate any {', '.join(right.combined_resource for right in lacking)}"
+        return [warn(name, found, f"{advice}, unless resourceNames narrow it to the names of your callers")]
+    return [ok(name, "the credential may impersonate callers")]
 
 
 async def check_approvals(settings: Settings) -> Check:

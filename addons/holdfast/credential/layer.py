@@ -50,6 +50,7 @@ from mitmproxy.proxy.layers.http import (
 )
 from mitmproxy.proxy.layers.http._http1 import Http1Server
 
+from holdfast.credential.impersonation import impersonation_fields
 from holdfast.credential.sources import Credential, Target
 from holdfast.errors import BadGateway, BadRequest, HoldfastError, Internal, TooLarge, Unavailable
 from holdfast.exchange import AuditID, Exchange, RequestInfo, WireRequest, flow_digest
@@ -113,13 +114,17 @@ class UpgradeTap(Protocol):
 
 @dataclass(frozen=True)
 class Wire:
-    """What the layer needs of the gateway: the target, the credential, bounds, and the exchanges by flow id."""
+    """What the layer needs of the gateway: the target, the credential, bounds, and the exchanges by flow id.
+
+    `impersonate` says whether the API server is told who asks.
+    """
 
     target: Target
     credential: Callable[[], Credential]
     request_body_bytes: int
     response_buffer_bytes: int
     open_tap: Callable[[Exchange], UpgradeTap]
+    impersonate: bool = False
     exchanges: weakref.WeakValueDictionary[str, Exchange] = field(default_factory=weakref.WeakValueDictionary)
 
     def begin(self, request: http.Request, client: Client) -> Exchange:
@@ -387,7 +392,19 @@ class GatewayStream(HttpStream):
             return Internal("the gateway did not record this call, so it was not forwarded.")
         if not hmac.compare_digest(verdict.flow_digest, shown_digest(shown)):
             return Internal("the call was edited after it was decided, so it was not forwarded.")
+        try:
+            self._name_caller()
+        except HoldfastError as fault:
+            return fault
         return None
+
+    def _name_caller(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The fields that tell the API server who asks, where it is to be told; never none of them then."""
+        if not self.wire.impersonate:
+            return ()
+        if self.exchange.identity is None:
+            raise Internal("the gateway does not know who makes this call, so it was not forwarded.")
+        return impersonation_fields(self.exchange.identity)
 
     def _seal(self, http_version: str) -> http.Request:
         exchange, target = self.exchange, self.wire.target
@@ -402,6 +419,7 @@ class GatewayStream(HttpStream):
         token = self.wire.credential().token
         if token is not None:
             fields.append((b"authorization", b"Bearer " + token.encode()))
+        fields += self._name_caller()
         now = datetime.now(UTC).timestamp()
         return http.Request(
             host=target.host,

@@ -12,17 +12,21 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from holdfast.certificates import find_certificate_error
+from holdfast.credential.rights import access_review
 from holdfast.credential.sources import client_context
 from holdfast.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Sequence
 
+    from holdfast.credential.rights import Right
     from holdfast.credential.sources import CredentialSource
 
 TIMEOUT_SECONDS = 10
 ANONYMOUS = "system:anonymous"
 REVIEW_PATH = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+ACCESS_PATH = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 REVIEW = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
 UNKNOWN_VERSION = "unknown version"
 
@@ -45,6 +49,29 @@ async def probe_upstream(source: CredentialSource) -> str:
         raise ConfigurationError(f"upstream {source.target.url}: {_explain(error, source)}.") from error
     _require_known(source, review)
     return version
+
+
+async def find_lacking_rights(source: CredentialSource, rights: Sequence[Right]) -> list[Right]:
+    """Those of `rights` that the API server says the credential does not have.
+
+    Raises ConfigurationError, one sentence, when it does not tell.
+    """
+    try:
+        async with _open_client(source) as client:
+            return [right for right in rights if not await _may(client, source, right)]
+    except (httpx.HTTPError, OSError) as error:
+        raise ConfigurationError(f"upstream {source.target.url}: {_explain(error, source)}.") from error
+
+
+async def _may(client: httpx.AsyncClient, source: CredentialSource, right: Right) -> bool:
+    response = await _ask(client, source, "POST", ACCESS_PATH, access_review(right))
+    match _read_object(response):
+        case {"status": {"allowed": bool(allowed)}}:
+            return allowed
+    raise ConfigurationError(
+        f"upstream {source.target.url}: answered {response.status_code} when asked what the gateway may do; let its "
+        "credential create selfsubjectaccessreviews (ClusterRole system:basic-user)."
+    )
 
 
 def _open_client(source: CredentialSource) -> httpx.AsyncClient:

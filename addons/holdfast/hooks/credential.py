@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mitmproxy import ctx
 
+from holdfast.credential.impersonation import impersonation_fields
 from holdfast.credential.layer import GatewayLayer, decided_digest
 from holdfast.errors import Internal
 from holdfast.exchange import Effect, HoldState, Verdict
@@ -23,6 +24,12 @@ class Sealed:
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
+
+    @fail_closed
+    def requestheaders(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        """Refuse whom the API server cannot be told of, before anybody is asked to sign for the call."""
+        if self.gateway.wire.impersonate and exchange.identity is not None:
+            impersonation_fields(exchange.identity)
 
     @fail_closed
     def request(self, flow: http.HTTPFlow, exchange: Exchange) -> None:

@@ -105,6 +105,7 @@ class Gateway:
             request_body_bytes=settings.limits.request_body_bytes,
             response_buffer_bytes=settings.limits.response_buffer_bytes,
             open_tap=open_upgrade_tap,
+            impersonate=settings.upstream.impersonate,
         )
 
     def take_over(self) -> None:

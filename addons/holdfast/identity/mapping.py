@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from holdfast.errors import ConfigurationError, Unauthorized
-from holdfast.exchange import Identity
+from holdfast.exchange import CREDENTIAL_ID, Identity
 from holdfast.identity.expressions import BOOLEAN, CLAIMS, TEXT, TEXTS, USER, Expression, NotEvaluated, Values
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ MAX_NAME_CHARACTERS = 256
 MAX_EXTRA_CHARACTERS = 1024
 MAX_EXTRA_VALUES = 64
 RESERVED_PREFIX = "system:"
-CREDENTIAL_ID = "authentication.kubernetes.io/credential-id"
-"""The extra key under which Kubernetes keeps a token's jti."""
 
 
 @dataclass(frozen=True, slots=True)

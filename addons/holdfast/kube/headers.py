@@ -155,8 +155,8 @@ def _checked_name(raw_name: bytes) -> str:
 def _check_name(name: str) -> None:
     if name.startswith("impersonate-"):
         raise BadRequest(
-            f"The header {name} is refused: impersonation through the gateway is not enabled; leave out --as, "
-            "--as-group and --as-uid."
+            f"The header {name} is refused: who asks is taken from the token only; leave out --as, --as-group and "
+            "--as-uid."
         )
     if name.startswith("x-remote-") or name == "x-forwarded-client-cert":
         raise BadRequest(f"The header {name} is refused: who asks is taken from the token only; leave it out.")

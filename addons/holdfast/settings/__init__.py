@@ -55,6 +55,9 @@ class Upstream(Section):
     client_key: FilePath | None = Field(None, description="Key of the client certificate, PEM.")
     kubeconfig: FilePath | None = Field(None, description="Take server, CA and credential from this kubeconfig.")
     context: str | None = Field(None, description="Context in `kubeconfig`; its current one when absent.")
+    impersonate: bool = Field(
+        False, description="The API server is told who asks, by user impersonation; else it sees the gateway only."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Upstream:

@@ -23,6 +23,8 @@ from holdfast.errors import ConfigurationError
 from holdfast.settings.section import FilePath, Section, parse_model, read_file, read_yaml
 
 KUBERNETES_DOMAINS = ("kubernetes.io", "k8s.io")
+OWN_DOMAIN = "holdfast.dev"
+"""Its keys are the gateway's to fill: an issuer that could would speak for it (`holdfast.credential.impersonation`)."""
 
 SPIFFE = "spiffe://"
 
@@ -159,7 +161,7 @@ class ClaimOrExpression(Section):
 class ExtraMapping(Section):
     """An extra attribute of the user."""
 
-    key: str = Field(description="Lower-case `DOMAIN/PATH`, not of Kubernetes' own domains.")
+    key: str = Field(description="Lower-case `DOMAIN/PATH`, not of Kubernetes' own domains nor of `holdfast.dev`.")
     value_expression: str = Field(
         description="CEL expression over `claims`: text or a list of texts; empty leaves it out.", min_length=1
     )
@@ -463,8 +465,8 @@ def _check_extra_key(key: str) -> None:
     match = _EXTRA_KEY.fullmatch(key)
     if match is None:
         raise ValueError("lower-case DOMAIN/PATH, as example.com/tenant")
-    if any(f".{match['domain']}".endswith(f".{domain}") for domain in KUBERNETES_DOMAINS):
-        raise ValueError("a domain of your own; kubernetes.io and k8s.io are Kubernetes'")
+    if any(f".{match['domain']}".endswith(f".{domain}") for domain in (*KUBERNETES_DOMAINS, OWN_DOMAIN)):
+        raise ValueError("a domain of your own; kubernetes.io and k8s.io are Kubernetes', holdfast.dev is ours")
 
 
 def _check_secure(url: str) -> None:
