@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from attacks.conftest import POD_PATH, Target
 from attacks.mitmweb import MitmwebGateway
 from attacks.scripted_upstream import answer, send
+from holdfast.kube.subprotocols import BEARER
 from recording_upstream import TOKEN
 from running import read_stored
 
@@ -41,14 +42,14 @@ def test_no_token_and_no_masked_value_is_ever_shown_logged_or_stored(make_target
     with ThreadPoolExecutor() as pool:
         call = pool.submit(target.call, "GET", SECRET_PATH, token=token)
         target.settle(target.upstream.calls)
-        during = dict(_everything(web))
+        during = dict(everything(web))
         target.upstream.release.set()
         response = call.result()
     assert response.status_code == 200
     assert VALUE not in response.text
     assert ENCODED not in response.text
     _misbehave(target, token, half)
-    after = dict(_everything(web))
+    after = dict(everything(web))
     folder = {
         str(file): file.read_bytes() for file in web.folder.rglob("*") if file.is_file() and file != web.token_file
     }
@@ -78,6 +79,8 @@ def _misbehave(target: Target, token: str, half: str) -> None:
         f"GET /api HTTP/1.1\r\nHost: h\r\nProxy-Authorization: Bearer {half}\r\nCookie: a={half}\r\n\r\n",
         f"GET {POD_PATH}/exec?command=x HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         "Sec-WebSocket-Protocol: base64url.bearer.authorization.k8s.io.subprotocol-token\r\n\r\n",
+        f"GET {POD_PATH}/exec?command=x HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        f"Sec-WebSocket-Protocol: v5.channel.k8s.io, {BEARER}{half}\r\nX_A: {half}\r\n\r\n",
     ]
     for request in raw:
         with target.connect() as connection:
@@ -89,7 +92,8 @@ def _misbehave(target: Target, token: str, half: str) -> None:
                 continue
 
 
-def _everything(web: MitmwebGateway) -> Iterator[tuple[str, bytes]]:
+def everything(web: MitmwebGateway) -> Iterator[tuple[str, bytes]]:
+    """What mitmweb tells of itself and its flows, by path."""
     for path in ("/flows", "/flows/dump", "/events", "/state", "/options"):
         yield path, web.get(path).content
     for flow in web.get("/flows").json():

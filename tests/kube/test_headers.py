@@ -15,6 +15,7 @@ from holdfast.kube.headers import (
     AcceptedHeaders,
     check_request_headers,
     forwarded_fields,
+    presented_authorization,
 )
 from holdfast.kube.request_info import parse_request_info
 
@@ -31,6 +32,8 @@ def forward(fields: Fields, target: bytes = b"/api/v1/pods") -> Fields:
 
 
 UPGRADE: Fields = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+
+TOKEN_OFFERED = b"v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.aHVudGVyMg"
 
 REFUSED: list[tuple[Fields, str]] = [
     # Who asks is not the client's to say
@@ -98,16 +101,13 @@ REFUSED: list[tuple[Fields, str]] = [
     ([(b"Connection", b"Upgrade"), (b"Upgrade", b"h2c")], "neither websocket nor SPDY"),
     ([(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket, SPDY/3.1")], "neither websocket nor SPDY"),
     ([(b"Connection", b"Upgrade"), (b"Upgrade", b"")], "neither websocket nor SPDY"),
-    # A token beside the subprotocol
-    *(
-        ([*UPGRADE, (b"Sec-WebSocket-Protocol", value)], "not supported in this version")
-        for value in (
-            b"base64url.bearer.authorization.k8s.io.aHVudGVyMg",
-            b"v5.channel.k8s.io,base64url.bearer.authorization.k8s.io.aHVudGVyMg",
-            b"v5.channel.k8s.io, Base64URL.bearer.authorization.k8s.io.aHVudGVyMg",
-        )
-    ),
-    ([(b"Sec-WebSocket-Protocol", b"base64url.bearer.authorization.k8s.io.aHVudGVyMg")], "not supported"),
+    # A token among the subprotocols
+    ([(b"Sec-WebSocket-Protocol", TOKEN_OFFERED)], "for WebSockets only"),
+    ([(b"Connection", b"Upgrade"), (b"Upgrade", b"SPDY/3.1"), (b"Sec-WebSocket-Protocol", TOKEN_OFFERED)], "only"),
+    ([*UPGRADE, (b"Sec-WebSocket-Protocol", TOKEN_OFFERED), (b"Authorization", b"Bearer x")], "sent twice"),
+    ([*UPGRADE, (b"Sec-WebSocket-Protocol", TOKEN_OFFERED), (b"Authorization", b"")], "sent twice"),
+    ([*UPGRADE, (b"Sec-WebSocket-Protocol", b"v5.channel.k8s.io, \xc2\x85" + TOKEN_OFFERED)], "no token"),
+    ([*UPGRADE, (b"Sec-WebSocket-Protocol", TOKEN_OFFERED.replace(b"base", b"BASE"))], "looks like a bearer token"),
 ]
 
 
@@ -168,7 +168,7 @@ def test_a_plain_request_forwards_what_is_listed_and_drops_the_rest() -> None:
         (b"If-Modified-Since", b"Thu, 01 Jan 2026 00:00:00 GMT"),
     ]
     accepted = check(sent)
-    assert accepted.authorization == "Bearer hunter2"
+    assert presented_authorization(tuple(sent)) == "Bearer hunter2"
     assert (accepted.content_type, accepted.user_agent) == ("application/json", "kubectl/v1.33.0")
     assert (accepted.kubectl_command, accepted.kubectl_session) == ("kubectl get", "5e1f")
     assert accepted.upgrade == ""
@@ -193,6 +193,21 @@ def test_a_websocket_upgrade_keeps_its_handshake_and_offers_no_extension() -> No
         (b"Sec-WebSocket-Version", b"13"),
         (b"Sec-WebSocket-Protocol", b"v5.channel.k8s.io,v4.channel.k8s.io"),
     ]
+
+
+def test_a_token_among_the_subprotocols_is_read_and_not_forwarded() -> None:
+    sent = [*UPGRADE, (b"Sec-WebSocket-Protocol", TOKEN_OFFERED), (b"sec-websocket-protocol", b"v4.channel.k8s.io")]
+    assert presented_authorization(tuple(sent)) == "Bearer hunter2"
+    assert [value for name, value in forward(sent) if name == b"Sec-WebSocket-Protocol"] == [
+        b"v5.channel.k8s.io, v4.channel.k8s.io"
+    ]
+
+
+def test_whoever_presents_nothing_or_nonsense_presents_no_token() -> None:
+    assert presented_authorization(()) is None
+    assert presented_authorization(((b"Sec-WebSocket-Protocol", b"v5.channel.k8s.io"),)) is None
+    assert presented_authorization(((b"Sec-WebSocket-Protocol", TOKEN_OFFERED + b"," + TOKEN_OFFERED),)) is None
+    assert presented_authorization(((b"Sec-WebSocket-Protocol", b"a b"),)) is None
 
 
 def test_a_spdy_upgrade_keeps_every_protocol_version_it_offers() -> None:

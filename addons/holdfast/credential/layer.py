@@ -5,9 +5,10 @@ in mitmweb. So nothing here trusts that the hooks ran. `GatewayStream` looks at 
 class sends towards the API server, and lets a request out only with a `Verdict` that is bound to the request as
 the flow shows it now; what leaves is a new request, built from what was classified, with the credential on it.
 
-The same stream keeps secrets out of the flow: the caller's `Authorization` is taken out before the flow exists,
-the request body that the flow shows is the masked view, and a buffered response enters the flow only as the
-caller's view of it. mitmweb, flow files, dumps and logs therefore have nothing to leak.
+The same stream keeps secrets out of the flow: the caller's `Authorization`, and the subprotocols that may hold a
+token instead, are taken out before the flow exists, the request body that the flow shows is the masked view, and a
+buffered response enters the flow only as the caller's view of it. mitmweb, flow files, dumps and logs therefore have
+nothing to leak.
 
 Written against mitmproxy 12.2 (`proxy/layers/http/__init__.py`); the overridden states keep its names.
 """

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.errors import Unauthorized
 from holdfast.hooks.fail_closed import fail_closed_even_refused
+from holdfast.kube.headers import presented_authorization
 
 if TYPE_CHECKING:
     from mitmproxy import http
@@ -23,9 +24,7 @@ class Identified:
     @fail_closed_even_refused
     async def requestheaders(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         """Verify the caller's token; of a call that is refused already, to record whose it was."""
-        authorization = next(
-            (value.decode("latin-1") for name, value in exchange.wire.headers if name.lower() == b"authorization"), None
-        )
+        authorization = presented_authorization(exchange.wire.headers)
         try:
             exchange.identity = self.gateway.authenticator.cached(
                 authorization

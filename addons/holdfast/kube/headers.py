@@ -7,10 +7,11 @@ characters, repeated single-valued fields, and `Connection` tokens that make a h
 ways around a filter; each is refused by name. What is neither forwarded nor dangerous is dropped
 (`Accept-Encoding`, so that responses come unencoded; `Audit-ID`, which the gateway sets; `Origin`; cookies).
 
-`Authorization` is read and never forwarded. `Host` and the body's framing are set by whoever forwards.
+`Authorization`, or the token that a browser sends as a subprotocol instead, is read and never forwarded. `Host`
+and the body's framing are set by whoever forwards.
 
 Sources: RFC 9110 sections 5 and 7.6.1, RFC 9112 sections 5.2 and 6; Kubernetes "Authenticating"
-(impersonation, authenticating proxy); k8s.io/apiserver `pkg/authentication/request/websocket`.
+(impersonation, authenticating proxy).
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from holdfast.errors import BadRequest, HeadersTooLarge
+from holdfast.errors import BadRequest, HeadersTooLarge, Unauthorized
 from holdfast.kube.negotiation import json_accept
+from holdfast.kube.subprotocols import split_bearer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,7 +59,6 @@ _SINGLE = (
 
 _CONNECTION_TOKENS = frozenset({"keep-alive", "close", "upgrade"})
 _UPGRADES = frozenset({"websocket", "spdy/3.1"})
-_WEBSOCKET_BEARER = "base64url.bearer.authorization.k8s.io."
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^`|~0-9A-Za-z]+")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -75,7 +76,6 @@ class AcceptedHeaders:
     words, for display and grouping, never for a decision.
     """
 
-    authorization: str | None = None
     accept: str = ""
     content_type: str = ""
     user_agent: str = ""
@@ -86,7 +86,7 @@ class AcceptedHeaders:
 
 
 def check_request_headers(wire: WireRequest) -> AcceptedHeaders:
-    """Read a request's headers; raise BadRequest or HeadersTooLarge, naming the header and the reason.
+    """Read a request's headers; raise BadRequest, HeadersTooLarge or, of a subprotocol, Unauthorized, with the reason.
 
     No message repeats a header's value.
     """
@@ -95,8 +95,8 @@ def check_request_headers(wire: WireRequest) -> AcceptedHeaders:
     _check_repeats(fields)
     _check_framing(fields)
     upgrade = _check_upgrade(fields, wire.http_version)
+    _take_bearer(fields, upgrade)
     return AcceptedHeaders(
-        authorization=_text(fields, "authorization") or None,
         accept=", ".join(_texts(fields, "accept")),
         content_type=_text(fields, "content-type"),
         user_agent=_text(fields, "user-agent"),
@@ -105,6 +105,21 @@ def check_request_headers(wire: WireRequest) -> AcceptedHeaders:
         upgrade=upgrade,
         fields=_rebuild(fields, upgrade),
     )
+
+
+def presented_authorization(headers: tuple[tuple[bytes, bytes], ...]) -> str | None:
+    """What `Authorization` says, or would say of the token among the subprotocols: also of a request that is refused.
+
+    None where there is neither, or no telling which.
+    """
+    header = next((value.decode("latin-1") for name, value in headers if name.lower() == b"authorization"), None)
+    if header is not None:
+        return header
+    try:
+        token, _ = split_bearer([value for name, value in headers if name.lower() == b"sec-websocket-protocol"])
+    except (BadRequest, Unauthorized):
+        return None
+    return None if token is None else f"Bearer {token}"
 
 
 def forwarded_fields(accepted: AcceptedHeaders, info: RequestInfo) -> tuple[tuple[bytes, bytes], ...]:
@@ -195,12 +210,23 @@ def _check_upgrade(fields: _Fields, http_version: str) -> str:
         raise BadRequest("An upgrade needs both headers, 'Connection: Upgrade' and 'Upgrade': send both or neither.")
     if _has(fields, "upgrade"):
         _check_protocol(upgrade, http_version)
-    if any(token.startswith(_WEBSOCKET_BEARER) for token in _tokens(fields, "sec-websocket-protocol")):
-        raise BadRequest(
-            "A bearer token in sec-websocket-protocol is not supported in this version: send it in the header "
-            "'Authorization: Bearer'."
-        )
     return upgrade
+
+
+def _take_bearer(fields: _Fields, upgrade: str) -> None:
+    """Take a bearer token out of the subprotocols; who reads it is `presented_authorization`."""
+    if not _has(fields, "sec-websocket-protocol"):
+        return
+    token, others = split_bearer(fields["sec-websocket-protocol"])
+    if token is None:
+        return
+    if upgrade != "websocket":
+        raise BadRequest(
+            "A bearer token in sec-websocket-protocol is for WebSockets only: send 'Authorization: Bearer TOKEN'."
+        )
+    if _has(fields, "authorization"):
+        raise BadRequest("The token is sent twice, in authorization and in sec-websocket-protocol: send one.")
+    fields["sec-websocket-protocol"] = [", ".join(others).encode()]
 
 
 def _check_protocol(upgrade: str, http_version: str) -> None:
