@@ -10,6 +10,7 @@ import httpx
 from attacks.conftest import ScriptedGateway, free_port, wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 PASSWORD = "mitmweb-password"
@@ -75,3 +76,13 @@ class MitmwebGateway(ScriptedGateway):
         """Change a flow's request."""
         response = self.web.put(f"/flows/{flow_id}", json={"request": request})
         assert response.status_code == 200, response.text
+
+
+def everything(web: MitmwebGateway) -> Iterator[tuple[str, bytes]]:
+    """What mitmweb tells of itself and its flows, by path."""
+    for path in ("/flows", "/flows/dump", "/events", "/state", "/options"):
+        yield path, web.get(path).content
+    for flow in web.get("/flows").json():
+        for part in ("request", "response"):
+            place = f"/flows/{flow['id']}/{part}/content.data"
+            yield place, web.web.get(place).content

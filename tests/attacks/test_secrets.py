@@ -7,14 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from attacks.conftest import POD_PATH, Target
-from attacks.mitmweb import MitmwebGateway
+from attacks.mitmweb import MitmwebGateway, everything
 from attacks.scripted_upstream import answer, send
 from holdfast.kube.subprotocols import BEARER
 from recording_upstream import TOKEN
 from running import read_stored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 SECRET_PATH = "/api/v1/namespaces/demo/secrets/s"
 VALUE = "hunter2-of-the-database"
@@ -90,13 +90,3 @@ def _misbehave(target: Target, token: str, half: str) -> None:
                 connection.recv(65536)
             except OSError:
                 continue
-
-
-def everything(web: MitmwebGateway) -> Iterator[tuple[str, bytes]]:
-    """What mitmweb tells of itself and its flows, by path."""
-    for path in ("/flows", "/flows/dump", "/events", "/state", "/options"):
-        yield path, web.get(path).content
-    for flow in web.get("/flows").json():
-        for part in ("request", "response"):
-            place = f"/flows/{flow['id']}/{part}/content.data"
-            yield place, web.web.get(place).content

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from attacks.conftest import POD_PATH, Target, running_target
-from attacks.mitmweb import MitmwebGateway
-from attacks.test_secrets import everything
+from attacks.mitmweb import MitmwebGateway, everything
 from holdfast.kube.subprotocols import BEARER
 from recording_upstream import TOKEN
 from running import read_stored
