@@ -91,6 +91,7 @@ def test_a_credential_of_the_gateways_is_misused_even_under_a_name_that_is_ignor
         event("x", "system:apiserver"),
         event("x", "system:serviceaccount:kube-system:job-controller"),
         event("x", requestURI="/version"),
+        event("x", requestURI="/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"),
     ],
 )
 def test_the_clusters_own_traffic_is_counted_and_not_named(seen: Seen, line: bytes) -> None:

@@ -42,8 +42,12 @@ OWN_TRAFFIC = (
     "system:serviceaccount:kube-system:*",
 )
 """The cluster's own components, which call its API directly; counted, not named."""
-SELF_QUESTIONS = ("/version", "/apis/authentication.k8s.io/v1/selfsubjectreviews")
-"""What a gateway asks with its own credential at start; the answers tell nobody anything but who asked."""
+SELF_QUESTIONS = (
+    "/version",
+    "/apis/authentication.k8s.io/v1/selfsubjectreviews",
+    "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+)
+"""What a gateway at start, and the doctor, ask with the gateway's own credential; the answers are about it alone."""
 
 
 class Difference(enum.StrEnum):
