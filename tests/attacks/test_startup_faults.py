@@ -154,6 +154,32 @@ FAULTS: dict[str, tuple[Callable[[Site], object], str]] = {
     "two credentials": (lambda site: site.configure("upstream", clientCertificate="x", clientKey="y"), "credential"),
     "a missing policy file": (lambda site: site.set(policies=["none.yaml"]), "none.yaml"),
     "a bad policy": (lambda site: site.set(policies=[write(site, "p.yaml", "kind: Policy\nrules: 5\n")]), "p.yaml"),
+    "an issuer over HTTP": (
+        lambda site: site.configure("identity", jwt=[trusted_issuer(url="http://issuer.test", audiences=["a"])]),
+        "an issuer is discovered over https://",
+    ),
+    "an issuer without an audience": (
+        lambda site: site.configure("identity", jwt=[trusted_issuer(url="https://issuer.test", audiences=[])]),
+        "identity.jwt.0.issuer.audiences: found []",
+    ),
+    "an issuer with a bad CA": (
+        lambda site: site.configure("identity", jwt=[trusted_issuer(certificateAuthority="ca.crt")]),
+        "expected: certificates in PEM",
+    ),
+    "an issuer with a CA file that is none": (
+        lambda site: site.configure("identity", jwt=[trusted_issuer(certificateAuthorityFile=write(site, "x", b"x"))]),
+        "certificateAuthorityFile",
+    ),
+    "an issuer with an unknown field": (
+        lambda site: site.configure("identity", jwt=[trusted_issuer(clientID="x")]),
+        "identity.jwt.0.issuer.clientID: there is no such key",
+    ),
+    "an expression that is none": (
+        lambda site: site.configure(
+            "identity", jwt=[trusted_issuer() | {"userValidationRules": [{"expression": "user.username ="}]}]
+        ),
+        "userValidationRules.0.expression",
+    ),
     "an issuer that cannot be reached": (unreachable_issuer, "https://127.0.0.1:"),
     "a missing JWKS file": (
         lambda site: site.configure("identity", jwt=[trusted_issuer(url="https://i", audiences=["a"], jwksFile="no")]),

@@ -67,7 +67,7 @@ class World:
         self.writer = Writer()
         self.database = Database.open(f"sqlite:///{self.folder / 'audit.db'}")
         used = UsedAssertions(self.database, lambda: self.now)
-        saml = SAMLService(URL, self.providers, used, clock=lambda: self.now)
+        saml = SAMLService(URL, self.providers, used, self.writer, clock=lambda: self.now)
         clock = lambda: datetime.fromtimestamp(self.now, UTC)  # noqa: E731
         service = TokenService(SETTINGS, self.keys, self.authenticator, self.writer, clock, saml)
         decisions: Any = None
@@ -197,13 +197,14 @@ async def test_a_response_is_good_once(tmp_path: Path, monkeypatch: pytest.Monke
     ],
 )
 async def test_what_is_refused_goes_back_as_an_error_and_without_a_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, document: bytes
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, document: bytes
 ) -> None:
     async with opened(tmp_path, monkeypatch) as world:
         back = told(await world.answer(await world.relay_state(), document))
         assert back["error"] == "access_denied"
         assert "code" not in back
-        assert f"a login at {IDP} was refused: " in caplog.text
+        (entry,) = world.writer.entries
+        assert entry.record.refusal.why
 
 
 @pytest.mark.parametrize("relay_state", ["", "unknown"])
@@ -291,8 +292,8 @@ async def test_an_assertion_is_exchanged_once(tmp_path: Path, monkeypatch: pytes
         assert found.issuer == IDP
         again = await world.client.post("/token", data=form)
         assert (again.status_code, again.json()["error"]) == (400, "invalid_grant")
-        assert len(world.writer.entries) == 1
-        assert world.writer.entries[0].record.issue.grant == "saml2-bearer"
+        first, second = world.writer.entries
+        assert (first.record.issue.grant, second.record.refusal.why) == ("saml2-bearer", "replayed")
 
 
 @pytest.mark.parametrize(
@@ -313,7 +314,9 @@ async def test_what_is_no_assertion_for_us_is_refused(
     async with opened(tmp_path, monkeypatch) as world:
         answer = await world.client.post("/token", data={"grant_type": SAML_BEARER, "assertion": assertion})
         assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
-        assert world.writer.entries == []
+        (entry,) = world.writer.entries
+        assert (entry.record.kind, entry.record.issue) == (Kind.ISSUE, None)
+        assert entry.record.refusal.why
 
 
 async def test_somebody_who_is_revoked_gets_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ does not know how the call ended. The log itself speaks in records that belong t
 
     heartbeat  the first of a log, and of every run that goes on with it (`start` says from where); or all is quiet
     peer       what the other logs of the database were like at this moment
-    issue      a token of our own is about to be given to `identity`
+    issue      a token of our own is about to be given to `identity`, or was not, with the `refusal`
     revoke     somebody is let in no more, or again: whom, why and by whom
     redact     payloads, or all of a closed log but its leaf hashes, are about to be erased; by whom and why
     rotate     the next log is signed with another key

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import logging
 import secrets
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from html import escape
 from typing import TYPE_CHECKING
@@ -27,7 +27,7 @@ from urllib.parse import urlencode, urlsplit
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from holdfast.console.tokens import NO_STORE, OAuthError, read_form
+from holdfast.console.tokens import NO_STORE, OAuthError, read_form, refusal_entry
 from holdfast.errors import BadRequest, Unauthorized
 from holdfast.exchange import Identity
 from holdfast.identity.saml.document import decode_post
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from holdfast.console.decisions import Appender
     from holdfast.console.tokens import Grant
     from holdfast.identity.saml.replay import UsedAssertions
     from holdfast.identity.saml.request import Form
@@ -60,9 +61,6 @@ LARGEST_RESPONSE = 512 << 10
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 CHALLENGE_CHARACTERS = 43
 """Of a SHA-256 digest in base64url."""
-
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +93,14 @@ class SAMLService:
         url: str,
         providers: Sequence[SAMLProvider],
         used: UsedAssertions,
+        writer: Appender,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._url = url
         self._providers = {provider.entity_id: provider for provider in providers}
         self._used = used
+        self._writer = writer
         self._clock = clock
         self._logins: OrderedDict[str, _Login] = OrderedDict()
         self._codes: OrderedDict[str, _Code] = OrderedDict()
@@ -173,7 +173,7 @@ class SAMLService:
         try:
             identity = await asyncio.to_thread(self._verify_response, form.get("SAMLResponse", ""), login)
         except Unauthorized as refusal:
-            logger.warning("a login at %s was refused: %s", login.provider.entity_id, refusal.why)
+            await self._writer.append(refusal_entry(refusal, datetime.fromtimestamp(self._clock(), UTC)))
             told = {"error": "access_denied", "error_description": str(refusal), "state": login.state}
             return self._send_back(login.redirect_uri, **told)
         code = secrets.token_urlsafe(32)
@@ -207,8 +207,7 @@ class SAMLService:
         try:
             return await asyncio.to_thread(self._verify_assertion, form.get("assertion", "")), "saml2-bearer"
         except Unauthorized as refusal:
-            logger.warning("an assertion was refused: %s", refusal.why)
-            raise OAuthError("invalid_grant", f"assertion: {refusal}") from refusal
+            raise OAuthError("invalid_grant", f"assertion: {refusal}", refusal) from refusal
 
     def _verify_assertion(self, encoded: str) -> Identity:
         try:

@@ -91,7 +91,7 @@ def _open_tokens(
     own, providers = settings.identity.tokens, settings.identity.saml
     if own is None:
         return None
-    saml = SAMLService(own.url, providers, UsedAssertions(database)) if providers else None
+    saml = SAMLService(own.url, providers, UsedAssertions(database), writer) if providers else None
     return TokenService(own, TokenKeys(settings.token_key_folder), authenticator, writer, _now, saml)
 
 

@@ -6,13 +6,12 @@
 
 The exchange takes a token of a trusted issuer (`subject_token`, of the type jwt, id_token or access_token) and gives
 one of ours that says the same, lives at most `lifetimeSeconds`, and never longer than the one it was made from. That
-it was given is on record first. Errors are OAuth's (RFC 6749 section 5.2).
+it was given is on record first, and so is why one was not. Errors are OAuth's (RFC 6749 section 5.2).
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import secrets
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from urllib.parse import parse_qsl
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from holdfast.audit.record import Entry, Issued, Kind, Record, describe_caller, timestamp
+from holdfast.audit.record import Entry, Issued, Kind, Record, describe_caller, describe_refusal, timestamp
 from holdfast.errors import BadRequest, HoldfastError, TooLarge, Unauthorized
 from holdfast.identity.denylist import REVOKED
 from holdfast.identity.own_tokens import MintedToken, mint
@@ -58,18 +57,20 @@ _LOGIN_METADATA: dict[str, Any] = {
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 
-logger = logging.getLogger(__name__)
-
 type Grant = Callable[[Mapping[str, str]], Awaitable[tuple[Identity, str]]]
 """Takes the parameters of a request; tells who it is for, and the grant's name for the record. Raises OAuthError."""
 
 
 class OAuthError(Exception):
-    """What RFC 6749 section 5.2 answers: an error code, and a sentence."""
+    """What RFC 6749 section 5.2 answers: an error code, and a sentence.
 
-    def __init__(self, code: str, sentence: str) -> None:
+    `refusal` is why somebody is not who they claim to be; it goes into the record.
+    """
+
+    def __init__(self, code: str, sentence: str, refusal: Unauthorized | None = None) -> None:
         super().__init__(sentence)
         self.code = code
+        self.refusal = refusal
 
 
 class TokenService:
@@ -112,7 +113,13 @@ class TokenService:
             raise OAuthError("unsupported_grant_type", f"grant_type: expected {' or '.join(self._grants)}")
         if {form.get(name, self._settings.url) for name in ("audience", "resource")} != {self._settings.url}:
             raise OAuthError("invalid_target", f"audience, resource: tokens are for {self._settings.url} only")
-        return await self.issue(*await grant(form))
+        try:
+            identity, name = await grant(form)
+        except OAuthError as error:
+            if error.refusal is not None:
+                await self._writer.append(refusal_entry(error.refusal, self._clock()))
+            raise
+        return await self.issue(identity, name)
 
     async def _take_token(self, form: Mapping[str, str]) -> tuple[Identity, str]:
         if form.get("subject_token_type") not in SUBJECT_TYPES:
@@ -125,8 +132,7 @@ class TokenService:
         try:
             return await self._authenticator.identify(form.get("subject_token", "")), "token-exchange"
         except Unauthorized as error:
-            logger.warning("a token was not exchanged: %s", error.why)
-            raise OAuthError("invalid_request", f"subject_token: {error}") from error
+            raise OAuthError("invalid_request", f"subject_token: {error}", error) from error
 
     async def issue(self, identity: Identity, grant: str) -> MintedToken:
         """Give a token of ours to somebody who is known. Raises OAuthError, Unavailable."""
@@ -182,6 +188,11 @@ class TokenService:
             "expires_in": token.expires_at - int(self._clock().timestamp()),
         }
         return JSONResponse(answer, headers=NO_STORE)
+
+
+def refusal_entry(refusal: Unauthorized, now: datetime) -> Entry:
+    """Somebody was given no token, and why."""
+    return Entry(Record(kind=Kind.ISSUE, at=timestamp(now), refusal=describe_refusal(refusal)))
 
 
 async def read_form(request: Request, largest: int = LARGEST_BODY) -> Mapping[str, str]:
