@@ -260,6 +260,8 @@ async def test_the_loopback_interface_has_several_names(
         ({"response_type": "token"}, "unsupported_response_type"),
         ({"code_challenge": ""}, "invalid_request"),
         ({"code_challenge": "short"}, "invalid_request"),
+        ({"code_challenge": "\u00e4" * 43}, "invalid_request"),
+        ({"code_challenge": "B" * 43}, "invalid_request"),
         ({"code_challenge_method": "plain"}, "invalid_request"),
         ({"idp": "https://other.example"}, "invalid_request"),
         ({"state": "s" * 513}, "invalid_request"),

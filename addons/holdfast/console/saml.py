@@ -32,7 +32,7 @@ from holdfast.errors import BadRequest, Unauthorized
 from holdfast.exchange import Identity
 from holdfast.identity.saml.document import decode_post
 from holdfast.identity.saml.mapping import map_identity
-from holdfast.identity.saml.metadata import build_metadata
+from holdfast.identity.saml.metadata import MEDIA_TYPE, build_metadata
 from holdfast.identity.saml.replay import require_first_use
 from holdfast.identity.saml.request import post_form, redirect_url
 from holdfast.identity.saml.response import Expectation, read_issuer, verify_assertion, verify_response
@@ -59,8 +59,6 @@ LONGEST_STATE = 512
 """Together they bound what strangers can have kept here."""
 LARGEST_RESPONSE = 512 << 10
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-CHALLENGE_CHARACTERS = 43
-"""Of a SHA-256 digest in base64url."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +141,7 @@ class SAMLService:
             raise OAuthError("unsupported_response_type", "response_type: expected code")
         if len(state) > LONGEST_STATE:
             raise OAuthError("invalid_request", f"state: expected at most {LONGEST_STATE} characters")
-        if query.get("code_challenge_method") != "S256" or len(challenge) != CHALLENGE_CHARACTERS:
+        if query.get("code_challenge_method") != "S256" or not _is_challenge(challenge):
             raise OAuthError("invalid_request", "code_challenge: expected PKCE with S256")
         return _Login(
             provider=self._choose(query.get("idp", "")),
@@ -226,7 +224,15 @@ class SAMLService:
             provider = self._choose(request.query_params.get("idp", ""))
         except OAuthError as error:
             raise BadRequest(str(error)) from error
-        return Response(build_metadata(provider), media_type="application/samlmetadata+xml")
+        return Response(build_metadata(provider), media_type=MEDIA_TYPE)
+
+
+def _is_challenge(text: str) -> bool:
+    """RFC 7636 section 4.2: a SHA-256 digest in base64url."""
+    try:
+        return len(decode_base64url(text)) == sha256().digest_size
+    except ValueError:
+        return False
 
 
 def _is_loopback(redirect_uri: str) -> bool:
