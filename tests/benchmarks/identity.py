@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import random
 import time
@@ -18,6 +17,7 @@ from holdfast.identity.authenticator import Authenticator
 from holdfast.identity.key_source import KeySource
 from holdfast.identity.keys import parse_key_set
 from holdfast.identity.mapping import UserMapper
+from holdfast.identity.serialization import decode_base64url, encode_base64url
 from holdfast.identity.token import parse_token, verify_token
 from holdfast.settings.identity import ALGORITHMS, IdentitySection, Issuer, JWTAuthenticator
 
@@ -172,9 +172,9 @@ def _damage(tokens: list[str], number: int) -> Iterator[str]:
         parts = list(chance.choice(segments))
         if count % 2:
             place = chance.randrange(2)
-            document = _decode(parts[place])
+            document = decode_base64url(parts[place]).decode()
             damaged = _change(document, chance, alphabet)
-            parts[place] = _encode(damaged if damaged != document else document[:-1])
+            parts[place] = encode_base64url((damaged if damaged != document else document[:-1]).encode())
             yield ".".join(parts)
         else:
             text = ".".join(parts)
@@ -195,11 +195,3 @@ def _change(text: str, chance: random.Random, alphabet: str) -> str:
             return text[:at] + text[at // 2 : at] + text[at:]
         case _:
             return text[:at]
-
-
-def _decode(segment: str) -> str:
-    return base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4)).decode()
-
-
-def _encode(text: str) -> str:
-    return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()

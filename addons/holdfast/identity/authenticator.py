@@ -115,15 +115,9 @@ class Authenticator:
         token = _read_bearer(authorization)
         if token is None:
             raise self._refuse_missing(authorization)
-        remembered = self._recall(token)
-        if remembered is None:
-            return await self._verify(token)
-        self.require_allowed(remembered)
-        return remembered
-
-    def require_allowed(self, identity: Identity) -> None:
-        """Raise Unauthorized when it is."""
+        identity = self._recall(token) or await self._verify(token)
         self.denylist.require_allowed(identity, self._clock())
+        return identity
 
     async def _verify(self, text: str) -> Identity:
         token = await self._in_turn(lambda: parse_token(text))
@@ -133,7 +127,6 @@ class Authenticator:
         keys = await self._find_keys(source, token)
         mapper = self._mappers[token.issuer]
         identity = await self._in_turn(lambda: verify_token(token, mapper, keys, self._clock()))
-        self.require_allowed(identity)
         self._remember(text, identity, token.issuer, keys)
         return identity
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from holdfast.errors import ConfigurationError, Unauthorized
 from holdfast.exchange import CREDENTIAL_ID, Identity
 from holdfast.identity.expressions import BOOLEAN, CLAIMS, TEXT, TEXTS, USER, Expression, NotEvaluated, Values
+from holdfast.identity.serialization import read_strings
 
 if TYPE_CHECKING:
     from holdfast.settings.identity import ClaimOrExpression, JWTAuthenticator, PrefixedClaimOrExpression
@@ -122,7 +123,7 @@ class UserMapper:
         if self._groups is not None:
             groups = _read_texts(_evaluate(self._groups, values, "groups"))
         elif mapping.claim:
-            groups = _read_claim(claims.get(mapping.claim, ()))
+            groups = read_strings(claims, mapping.claim)
         else:
             return ()
         if groups is None or not all(is_name(group) for group in groups):
@@ -202,13 +203,6 @@ def _require_true(expression: Expression, values: Values, message: str, why: str
 
 def _source(mapping: PrefixedClaimOrExpression | ClaimOrExpression) -> str:
     return mapping.claim or "claims"
-
-
-def _read_claim(value: object) -> tuple[str, ...] | None:
-    """A claim that is one text or a list of them; None when it is something else."""
-    if isinstance(value, str):
-        return (value,)
-    return value if isinstance(value, tuple) and all(isinstance(item, str) for item in value) else None
 
 
 def _read_texts(value: object) -> tuple[str, ...] | None:

@@ -50,6 +50,16 @@ def parse_object(document: bytes) -> Mapping[str, Any]:
     return value
 
 
+def read_strings(claims: Mapping[str, Any], name: str) -> tuple[str, ...] | None:
+    """A claim that is absent, one string, or a list of strings; None when it is something else."""
+    value = claims.get(name, ())
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, tuple) and all(isinstance(item, str) for item in value):
+        return value
+    return None
+
+
 def _require_shallow(text: str) -> None:
     depth = 0
     for match in _STRING_OR_BRACKET.finditer(text):

@@ -41,7 +41,7 @@ from jose import jws
 from jose.exceptions import JOSEError
 
 from holdfast.errors import Unauthorized
-from holdfast.identity.serialization import decode_base64url, parse_object
+from holdfast.identity.serialization import decode_base64url, parse_object, read_strings
 from holdfast.settings.identity import SPIFFE
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _read_time(claims: Mapping[str, Any], name: str) -> int | None:
 
 
 def _check_audience(claims: Mapping[str, Any], issuer: Issuer) -> None:
-    audiences = _read_strings(claims, "aud")
+    audiences = read_strings(claims, "aud")
     if audiences is None:
         raise Unauthorized("the token's aud is neither a string nor a list of strings", "bad_claim")
     if set(issuer.audiences).isdisjoint(audiences):
@@ -192,13 +192,3 @@ def _check_unbound(claims: Mapping[str, Any]) -> None:
     # RFC 7800: whoever holds such a token must also prove possession of a key, and nothing here asks for it.
     if "cnf" in claims:
         raise Unauthorized("the token is bound to a key (cnf); send a plain bearer token", "proof_required")
-
-
-def _read_strings(claims: Mapping[str, Any], name: str) -> tuple[str, ...] | None:
-    """A claim that is absent, one string, or a list of strings; None when it is something else."""
-    value = claims.get(name, ())
-    if isinstance(value, str):
-        return (value,)
-    if isinstance(value, tuple) and all(isinstance(item, str) for item in value):
-        return value
-    return None

@@ -9,7 +9,6 @@ is older than `ROTATE_SECONDS` gets a successor, and goes when no token that it 
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import json
 import os
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from holdfast.certificates import write_private
 from holdfast.errors import ConfigurationError
 from holdfast.identity.own_tokens import ALGORITHM, SigningKey
+from holdfast.identity.serialization import encode_base64url
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,10 +91,10 @@ class TokenKeys:
 def describe_public(key: ec.EllipticCurvePrivateKey) -> dict[str, Any]:
     """The public half as a JWK (RFC 7518 section 6.2.1), under its thumbprint."""
     numbers = key.public_key().public_numbers()
-    x, y = (_encode(number.to_bytes(COORDINATE_BYTES, "big")) for number in (numbers.x, numbers.y))
+    x, y = (encode_base64url(number.to_bytes(COORDINATE_BYTES, "big")) for number in (numbers.x, numbers.y))
     required = {"crv": "P-256", "kty": "EC", "x": x, "y": y}
     thumbprint = sha256(json.dumps(required, separators=(",", ":"), sort_keys=True).encode()).digest()
-    return {**required, "kid": _encode(thumbprint), "alg": ALGORITHM, "use": "sig"}
+    return {**required, "kid": encode_base64url(thumbprint), "alg": ALGORITHM, "use": "sig"}
 
 
 def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
@@ -105,7 +105,3 @@ def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise ConfigurationError(f"{path}: is no key on P-256; remove it.")
     return key
-
-
-def _encode(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
