@@ -39,6 +39,7 @@ SETTINGS = OwnTokens(url=URL)
 CALLBACK = "http://127.0.0.1:41234/callback"
 VERIFIER = "v" * 43
 CHALLENGE = encode_base64url(sha256(VERIFIER.encode()).digest())
+LONG_STATE = "".join(sha256(bytes([n])).hexdigest() for n in range(150))
 AUTHORIZE = {
     "response_type": "code",
     "client_id": "holdfast",
@@ -67,7 +68,7 @@ class World:
         self.writer = Writer()
         self.database = Database.open(f"sqlite:///{self.folder / 'audit.db'}")
         used = UsedAssertions(self.database, lambda: self.now)
-        saml = SAMLService(URL, self.providers, used, self.writer, clock=lambda: self.now)
+        saml = SAMLService(URL, self.providers, used, self.keys, self.writer, clock=lambda: self.now)
         clock = lambda: datetime.fromtimestamp(self.now, UTC)  # noqa: E731
         service = TokenService(SETTINGS, self.keys, self.authenticator, self.writer, clock, saml)
         decisions: Any = None
@@ -171,11 +172,11 @@ async def test_a_stolen_code_is_worth_nothing_and_is_used_up(
 async def test_what_takes_too_long_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(tmp_path, monkeypatch) as world:
         relay_state = await world.relay_state()
-        world.now += LOGIN_SECONDS
+        world.now += LOGIN_SECONDS + 1
         assert (await world.answer(relay_state, answering())).status_code == 400
         world.now = float(NOW)
         code = told(await world.answer(await world.relay_state(), answering()))["code"]
-        world.now += CODE_SECONDS
+        world.now += CODE_SECONDS + 1
         assert (await world.redeem(code)).json()["error"] == "invalid_grant"
 
 
@@ -264,7 +265,7 @@ async def test_the_loopback_interface_has_several_names(
         ({"code_challenge": "B" * 43}, "invalid_request"),
         ({"code_challenge_method": "plain"}, "invalid_request"),
         ({"idp": "https://other.example"}, "invalid_request"),
-        ({"state": "s" * 513}, "invalid_request"),
+        ({"state": LONG_STATE}, "invalid_request"),
     ],
 )
 async def test_a_login_that_cannot_begin_goes_back_with_why(
@@ -346,11 +347,70 @@ async def test_metadata_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert metadata["grant_types_supported"][1:] == [SAML_BEARER, AUTHORIZATION_CODE]
 
 
-async def test_logins_that_nobody_ends_take_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("holdfast.console.saml.MOST_UNDER_WAY", 3)
+async def test_every_process_goes_on_with_a_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begun at one, answered at another, redeemed at a third, once at any."""
+    async with opened(tmp_path, monkeypatch) as first, opened(tmp_path, monkeypatch) as second:
+        relay_state = await first.relay_state()
+        second.client.cookies = first.client.cookies
+        code = told(await second.answer(relay_state, answering()))["code"]
+        assert (await first.redeem(code)).status_code == 200
+        assert (await second.redeem(code)).json()["error"] == "invalid_grant"
+
+
+async def test_a_login_is_bound_to_the_browser_in_which_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with opened(tmp_path, monkeypatch) as world:
-        first = await world.relay_state()
-        for _ in range(3):
-            last = await world.relay_state()
-        assert (await world.answer(first, answering())).status_code == 400
-        assert "code" in told(await world.answer(last, answering()))
+        relay_state = await world.relay_state()
+        ((name, cookie),) = world.client.cookies.items()
+        world.client.cookies.clear()
+        assert (await world.answer(relay_state, answering())).status_code == 400
+        for kept in (cookie[:-8] + "AAAAAAA=", ""):
+            world.client.cookies.set(name, kept)
+            assert (await world.answer(relay_state, answering())).status_code == 400
+        assert world.writer.entries == []
+
+
+async def test_a_cookie_is_for_its_own_login_and_is_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(tmp_path, monkeypatch) as world:
+        await world.relay_state()
+        ((_, cookie),) = world.client.cookies.items()
+        world.client.cookies.set("__Host-holdfast_2", cookie)
+        assert (await world.answer("_2", answering())).status_code == 400
+        assert (await world.redeem(cookie)).json()["error"] == "invalid_grant"
+
+
+async def test_the_cookie_is_only_for_the_way_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(tmp_path, monkeypatch) as world:
+        begun = (await world.begin()).headers["set-cookie"]
+        for attribute in ("__Host-holdfast_1=", "HttpOnly", "Max-Age=600", "Path=/", "SameSite=none", "Secure"):
+            assert attribute in begun
+        assert "Domain" not in begun
+        await world.answer("_1", answering())
+        assert not world.client.cookies
+
+
+async def test_a_code_shows_nobody_who_it_is_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(tmp_path, monkeypatch) as world:
+        code = told(await world.answer(await world.relay_state(), answering()))["code"]
+        (await world.redeem(code)).raise_for_status()
+        name_id = world.writer.entries[0].record.identity.claims["nameID"]
+        assert name_id.encode() not in base64.urlsafe_b64decode(code)
+
+
+async def test_a_provider_that_is_trusted_no_more_ends_no_login(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = trusting(entityID="https://second.example")
+    async with opened(tmp_path, monkeypatch) as before, opened(tmp_path, monkeypatch, providers=(other,)) as after:
+        relay_state = await before.relay_state()
+        after.client.cookies = before.client.cookies
+        assert (await after.answer(relay_state, answering())).status_code == 400
+
+
+async def test_a_login_survives_the_next_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(tmp_path, monkeypatch) as world:
+        relay_state = await world.relay_state()
+        world.keys._make_key(world.now - 120)
+        code = told(await world.answer(relay_state, answering()))["code"]
+        assert (await world.redeem(code)).status_code == 200

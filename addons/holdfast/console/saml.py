@@ -6,8 +6,9 @@
     POST /token           the code that the browser took along, or an assertion (RFC 7522), becomes a token of ours
 
 There is one client, `holdfast`, which has no secret: what it proves is the PKCE verifier, and codes go to the
-loopback interface of the machine where the login began, and to no other. A login that is under way is known to the
-process in which it began; codes are good for a minute, once.
+loopback interface of the machine where the login began, and to no other. Nothing of a login is kept here while
+somebody is away: it goes with their browser, sealed, in a cookie and as the code, so that another process may go on
+with it, and a stranger who begins many takes nobody's place. A code is good for a minute, once.
 """
 
 from __future__ import annotations
@@ -16,12 +17,11 @@ import asyncio
 import hmac
 import secrets
 import time
-from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -30,14 +30,15 @@ from starlette.routing import Route
 from holdfast.console.tokens import NO_STORE, OAuthError, read_form, refusal_entry
 from holdfast.errors import BadRequest, Unauthorized
 from holdfast.exchange import Identity
+from holdfast.identity.own_tokens import read_identity, tell_identity
 from holdfast.identity.saml.document import decode_post
 from holdfast.identity.saml.mapping import map_identity
 from holdfast.identity.saml.metadata import MEDIA_TYPE, build_metadata
 from holdfast.identity.saml.replay import require_first_use
 from holdfast.identity.saml.request import post_form, redirect_url
 from holdfast.identity.saml.response import Expectation, read_issuer, verify_assertion, verify_response
-from holdfast.identity.serialization import decode_base64url, encode_base64url
-from holdfast.settings.identity import SAMLProvider
+from holdfast.identity.sealing import seal, unseal
+from holdfast.identity.serialization import decode_base64url, encode_base64url, parse_object, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -48,49 +49,52 @@ if TYPE_CHECKING:
     from holdfast.console.tokens import Grant
     from holdfast.identity.saml.replay import UsedAssertions
     from holdfast.identity.saml.request import Form
+    from holdfast.identity.token_keys import TokenKeys
+    from holdfast.settings.identity import SAMLProvider
 
 CLIENT_ID = "holdfast"
 SAML_BEARER = "urn:ietf:params:oauth:grant-type:saml2-bearer"
 AUTHORIZATION_CODE = "authorization_code"
-LOGIN_SECONDS = 600.0
-CODE_SECONDS = 60.0
-MOST_UNDER_WAY = 1000
-LONGEST_STATE = 512
-"""Together they bound what strangers can have kept here."""
+LOGIN_SECONDS = 600
+CODE_SECONDS = 60
+LONGEST_COOKIE = 3800
+"""Browsers keep 4096 bytes, with the name and what belongs to it (RFC 6265 section 6.1)."""
+LOGIN = "holdfast.dev/saml-login"
+CODE = "holdfast.dev/saml-code"
 LARGEST_RESPONSE = 512 << 10
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 @dataclass(frozen=True, slots=True)
 class _Login:
-    """A login that is under way at a provider."""
+    """A login that is under way at a provider: what its browser carries meanwhile."""
 
-    provider: SAMLProvider
+    idp: str
     request_id: str
     redirect_uri: str
     state: str
     challenge: str
-    until: float
 
 
 @dataclass(frozen=True, slots=True)
 class _Code:
-    """Somebody who has logged in, and whose code was not used yet."""
+    """Somebody who has logged in: what a code is. `id` is how it is known that it was used."""
 
-    identity: Identity
+    id: str
     redirect_uri: str
     challenge: str
-    until: float
+    identity: Identity
 
 
 class SAMLService:
-    """The endpoints. Lives on one event loop; `clock` gives seconds since the epoch, `used` is blocking."""
+    """The endpoints. Lives on one event loop; `clock` gives seconds since the epoch, `used` and `keys` are blocking."""
 
     def __init__(
         self,
         url: str,
         providers: Sequence[SAMLProvider],
         used: UsedAssertions,
+        keys: TokenKeys,
         writer: Appender,
         *,
         clock: Callable[[], float] = time.time,
@@ -98,10 +102,9 @@ class SAMLService:
         self._url = url
         self._providers = {provider.entity_id: provider for provider in providers}
         self._used = used
+        self._keys = keys
         self._writer = writer
         self._clock = clock
-        self._logins: OrderedDict[str, _Login] = OrderedDict()
-        self._codes: OrderedDict[str, _Code] = OrderedDict()
 
     def routes(self) -> list[Route]:
         """Where they are."""
@@ -126,31 +129,36 @@ class SAMLService:
         state = query.get("state", "")
         try:
             login = self._begin(query, redirect_uri, state)
+            cookie = await asyncio.to_thread(self._seal, asdict(login), LOGIN)
+            if len(cookie) > LONGEST_COOKIE:
+                raise OAuthError("invalid_request", "state, redirect_uri: expected shorter ones")
         except OAuthError as error:
             return self._send_back(redirect_uri, error=error.code, error_description=str(error), state=state)
-        relay_state = secrets.token_urlsafe(32)
-        _keep(self._logins, relay_state, login, self._clock())
-        if login.provider.binding == "HTTP-POST":
-            return _render_form(post_form(login.provider, login.request_id, self._clock(), relay_state))
-        url = redirect_url(login.provider, login.request_id, self._clock(), relay_state)
-        return RedirectResponse(url, status_code=303, headers=NO_STORE)
+        answer = self._send_away(login)
+        _set_cookie(answer, login.request_id, cookie, LOGIN_SECONDS)
+        return answer
 
     def _begin(self, query: Mapping[str, str], redirect_uri: str, state: str) -> _Login:
         challenge = query.get("code_challenge", "")
         if query.get("response_type") != "code":
             raise OAuthError("unsupported_response_type", "response_type: expected code")
-        if len(state) > LONGEST_STATE:
-            raise OAuthError("invalid_request", f"state: expected at most {LONGEST_STATE} characters")
         if query.get("code_challenge_method") != "S256" or not _is_challenge(challenge):
             raise OAuthError("invalid_request", "code_challenge: expected PKCE with S256")
         return _Login(
-            provider=self._choose(query.get("idp", "")),
+            idp=self._choose(query.get("idp", "")).entity_id,
             request_id=f"_{secrets.token_hex(20)}",
             redirect_uri=redirect_uri,
             state=state,
             challenge=challenge,
-            until=self._clock() + LOGIN_SECONDS,
         )
+
+    def _send_away(self, login: _Login) -> Response:
+        """To the provider. The RelayState says which of the browser's logins an answer is for, and is no secret."""
+        provider = self._providers[login.idp]
+        if provider.binding == "HTTP-POST":
+            return _render_form(post_form(provider, login.request_id, self._clock(), login.request_id))
+        url = redirect_url(provider, login.request_id, self._clock(), login.request_id)
+        return RedirectResponse(url, status_code=303, headers=NO_STORE)
 
     def _choose(self, entity_id: str) -> SAMLProvider:
         if not entity_id and len(self._providers) == 1:
@@ -165,25 +173,41 @@ class SAMLService:
             form = await read_form(request, LARGEST_RESPONSE)
         except OAuthError as error:
             raise BadRequest(str(error)) from error
-        login = _take(self._logins, form.get("RelayState", ""), self._clock())
+        login = await asyncio.to_thread(self._find_login, request.cookies, form.get("RelayState", ""))
         if login is None:
-            raise BadRequest("no login is under way that this answers, or it took too long; run `holdfast login` again")
+            raise BadRequest(
+                "no login is under way in this browser that this answers, or it took too long; "
+                "run `holdfast login` again"
+            )
+        answer = await self._answer(login, form.get("SAMLResponse", ""))
+        _set_cookie(answer, login.request_id, "", 0)
+        return answer
+
+    def _find_login(self, cookies: Mapping[str, str], relay_state: str) -> _Login | None:
+        """The login whose cookie the browser brings. A provider that is trusted no more has none under way."""
         try:
-            identity = await asyncio.to_thread(self._verify_response, form.get("SAMLResponse", ""), login)
+            login = _Login(**self._unseal(cookies.get(_cookie_name(relay_state), ""), LOGIN, LOGIN_SECONDS))
+        except ValueError:
+            return None
+        return login if login.request_id == relay_state and login.idp in self._providers else None
+
+    async def _answer(self, login: _Login, posted: str) -> Response:
+        try:
+            identity = await asyncio.to_thread(self._verify_response, posted, login)
         except Unauthorized as refusal:
             await self._writer.append(refusal_entry(refusal, datetime.fromtimestamp(self._clock(), UTC)))
             told = {"error": "access_denied", "error_description": str(refusal), "state": login.state}
             return self._send_back(login.redirect_uri, **told)
-        code = secrets.token_urlsafe(32)
-        kept = _Code(identity, login.redirect_uri, login.challenge, self._clock() + CODE_SECONDS)
-        _keep(self._codes, code, kept, self._clock())
-        return self._send_back(login.redirect_uri, code=code, state=login.state)
+        code = _Code(secrets.token_urlsafe(16), login.redirect_uri, login.challenge, identity)
+        sealed = await asyncio.to_thread(self._seal, _tell_code(code), CODE)
+        return self._send_back(login.redirect_uri, code=sealed, state=login.state)
 
     def _verify_response(self, posted: str, login: _Login) -> Identity:
+        provider = self._providers[login.idp]
         expectation = Expectation(in_response_to=login.request_id)
-        found = verify_response(decode_post(posted), login.provider, expectation, self._clock())
+        found = verify_response(decode_post(posted), provider, expectation, self._clock())
         require_first_use(found, self._used)
-        return map_identity(found, login.provider)
+        return map_identity(found, provider)
 
     def _send_back(self, redirect_uri: str, **told: str) -> Response:
         """To `holdfast login`, with who says so (RFC 9207)."""
@@ -193,13 +217,29 @@ class SAMLService:
     # -- the token endpoint ------------------------------------------------------------------------------------------
 
     async def _take_code(self, form: Mapping[str, str]) -> tuple[Identity, str]:
-        code = _take(self._codes, form.get("code", ""), self._clock())
+        code = await asyncio.to_thread(self._use_code, form.get("code", ""))
         proven = encode_base64url(sha256(form.get("code_verifier", "").encode()).digest())
         if code is None or not hmac.compare_digest(proven, code.challenge):
             raise OAuthError("invalid_grant", "code: it is not known, was used, is over a minute old, or not yours")
         if form.get("client_id") != CLIENT_ID or form.get("redirect_uri") != code.redirect_uri:
             raise OAuthError("invalid_grant", "client_id, redirect_uri: expected those of the login")
         return code.identity, "saml-login"
+
+    def _use_code(self, text: str) -> _Code | None:
+        """Who has logged in; None when it is no code, or not for the first time."""
+        try:
+            code = _read_code(self._unseal(text, CODE, CODE_SECONDS))
+        except ValueError:
+            return None
+        return code if self._used.remember(code.id, self._url, self._clock() + 2 * CODE_SECONDS) else None
+
+    def _seal(self, content: Mapping[str, Any], purpose: str) -> str:
+        now = self._clock()
+        return seal(write_json(content), self._keys.secrets(now), purpose, now=now)
+
+    def _unseal(self, text: str, purpose: str, seconds: int) -> Mapping[str, Any]:
+        now = self._clock()
+        return parse_object(unseal(text, self._keys.secrets(now), purpose, now=now, seconds=seconds))
 
     async def _take_assertion(self, form: Mapping[str, str]) -> tuple[Identity, str]:
         try:
@@ -246,17 +286,24 @@ def _is_loopback(redirect_uri: str) -> bool:
     return parts.scheme == "http" and parts.hostname in LOOPBACK and has_port and is_plain
 
 
-def _keep[T: (_Login, _Code)](kept: OrderedDict[str, T], name: str, value: T, now: float) -> None:
-    """Keep what is under way; what is over goes, and the oldest when there is too much."""
-    while kept and (len(kept) >= MOST_UNDER_WAY or next(iter(kept.values())).until <= now):
-        kept.popitem(last=False)
-    kept[name] = value
+def _cookie_name(request_id: str) -> str:
+    """One for each login, so that several may be under way in a browser."""
+    return f"__Host-holdfast{request_id}"
 
 
-def _take[T: (_Login, _Code)](kept: OrderedDict[str, T], name: str, now: float) -> T | None:
-    """Use up what is kept under this name; None when there is none, or its time is over."""
-    found = kept.pop(name, None)
-    return found if found is not None and now < found.until else None
+def _set_cookie(answer: Response, request_id: str, value: str, seconds: int) -> None:
+    # SameSite=None, since the provider's page posts what it answers from another site.
+    name = _cookie_name(request_id)
+    answer.set_cookie(name, value, max_age=seconds, path="/", secure=True, httponly=True, samesite="none")
+
+
+def _tell_code(code: _Code) -> dict[str, Any]:
+    told = {"id": code.id, "redirect_uri": code.redirect_uri, "challenge": code.challenge}
+    return {**told, "exp": code.identity.expires_at, **tell_identity(code.identity)}
+
+
+def _read_code(told: Mapping[str, Any]) -> _Code:
+    return _Code(told["id"], told["redirect_uri"], told["challenge"], read_identity(told, told["exp"]))
 
 
 def _render_form(form: Form) -> Response:

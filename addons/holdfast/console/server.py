@@ -91,8 +91,9 @@ def _open_tokens(
     own, providers = settings.identity.tokens, settings.identity.saml
     if own is None:
         return None
-    saml = SAMLService(own.url, providers, UsedAssertions(database), writer) if providers else None
-    return TokenService(own, TokenKeys(settings.token_key_folder), authenticator, writer, _now, saml)
+    keys = TokenKeys(settings.token_key_folder)
+    saml = SAMLService(own.url, providers, UsedAssertions(database), keys, writer) if providers else None
+    return TokenService(own, keys, authenticator, writer, _now, saml)
 
 
 def _now() -> datetime:

@@ -15,10 +15,11 @@ Reading order:
     store          revocations and used assertions in the database
     own_tokens     short tokens that Holdfast signs itself, and what they say
     token_keys     the folder of the keys that sign them
+    sealing        what a browser carries for us between two requests
     authenticator  what the gateway calls: every issuer, and the cache of verified tokens
     saml           assertions of SAML providers, which are exchanged and not presented: a package
     opening        the authenticator, as the settings say
     dev_issuer     an issuer for the demo and the tests, which signs for anyone
 
-`serialization` to `token`, and `denylist`, are pure; time is an argument.
+`serialization` to `token`, `denylist` and `sealing` are pure; time is an argument.
 """

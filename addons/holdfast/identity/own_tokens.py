@@ -11,7 +11,6 @@ signed with ES256, `typ` at+jwt. They live as long as `lifetimeSeconds` says, an
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -21,6 +20,7 @@ from jose import jws
 
 from holdfast.errors import BadRequest, Unauthorized
 from holdfast.exchange import Identity
+from holdfast.identity.serialization import write_json
 from holdfast.identity.token import MAX_TOKEN_BYTES
 from holdfast.settings.identity import Issuer
 
@@ -57,24 +57,40 @@ def mint(identity: Identity, settings: OwnTokens, key: SigningKey, *, now: float
     claims = {
         "iss": settings.url,
         "aud": settings.url,
-        "sub": identity.username,
         "iat": issued_at,
         "exp": expires_at,
         "jti": token_id,
-        "identity": {
-            "issuer": identity.issuer,
-            "groups": identity.groups,
-            "uid": identity.uid,
-            "extra": identity.extra,
-            "claims": identity.claims,
-        },
+        **tell_identity(identity),
     }
-    payload = json.dumps(claims, default=dict, separators=(",", ":"), ensure_ascii=False).encode()
+    payload = write_json(claims)
     headers = {"kid": key.key_id, "typ": TOKEN_TYPE}
     text = jws.sign(payload, key.pem, headers=headers, algorithm=ALGORITHM)
     if len(text) > MAX_TOKEN_BYTES:
         raise BadRequest("what your token says of you is too much for a token of the gateway; use it as it is")
     return MintedToken(text, token_id, expires_at)
+
+
+def tell_identity(identity: Identity) -> dict[str, Any]:
+    """An identity as members of a JSON object; `read_identity` reads them. When it ends is not told."""
+    told = {name: getattr(identity, name) for name in ("issuer", "groups", "uid", "extra", "claims")}
+    return {"sub": identity.username, "identity": told}
+
+
+def read_identity(members: Mapping[str, Any], expires_at: float) -> Identity:
+    """What `tell_identity` told, to those who know that we did. Raises Unauthorized when it tells nobody."""
+    told = members.get("identity")
+    username = members.get("sub")
+    if not isinstance(told, Mapping) or not isinstance(username, str):
+        raise Unauthorized("the token says nobody's name", "bad_claim")
+    return Identity(
+        issuer=told["issuer"],
+        username=username,
+        groups=told["groups"],
+        uid=told["uid"],
+        extra=told["extra"],
+        claims=MappingProxyType(dict(told["claims"])),
+        expires_at=expires_at,
+    )
 
 
 class OwnTokenMapper:
@@ -91,16 +107,4 @@ class OwnTokenMapper:
 
     def identify(self, claims: Mapping[str, Any], expires_at: float) -> Identity:
         """The identity that a verified token of ours tells. Raises Unauthorized when it tells none."""
-        told = claims.get("identity")
-        username = claims.get("sub")
-        if not isinstance(told, Mapping) or not isinstance(username, str):
-            raise Unauthorized("the token says nobody's name", "bad_claim")
-        return Identity(
-            issuer=told["issuer"],
-            username=username,
-            groups=told["groups"],
-            uid=told["uid"],
-            extra=told["extra"],
-            claims=MappingProxyType(dict(told["claims"])),
-            expires_at=expires_at,
-        )
+        return read_identity(claims, expires_at)

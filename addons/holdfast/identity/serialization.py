@@ -50,6 +50,11 @@ def parse_object(document: bytes) -> Mapping[str, Any]:
     return value
 
 
+def write_json(value: Mapping[str, Any]) -> bytes:
+    """Write what `parse_object` reads, read-only mappings and tuples included."""
+    return json.dumps(value, default=dict, separators=(",", ":"), ensure_ascii=False).encode()
+
+
 def read_strings(claims: Mapping[str, Any], name: str) -> tuple[str, ...] | None:
     """A claim that is absent, one string, or a list of strings; None when it is something else."""
     value = claims.get(name, ())

@@ -63,6 +63,11 @@ class TokenKeys:
         path = settled[-1] if settled else made[0][0]
         return SigningKey(path.stem, path.read_bytes())
 
+    def secrets(self, now: float) -> tuple[bytes, ...]:
+        """What sealing derives its keys from: the key that signs first, then the others."""
+        signing = self.signing_key(now)
+        return (signing.pem, *(path.read_bytes() for path, _ in self._made() if path.stem != signing.key_id))
+
     def _made(self) -> list[tuple[Path, float]]:
         """The private keys and when each was made, the oldest first."""
         return sorted(((path, path.stat().st_mtime) for path in self.folder.glob("*.pem")), key=lambda each: each[1])
