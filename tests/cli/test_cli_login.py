@@ -172,13 +172,25 @@ def test_a_folder_that_others_can_read_is_not_logged_in_to(desk: Desk) -> None:
 def test_logging_out_forgets_one_login_or_all(desk: Desk) -> None:
     desk.run("login", *desk.options)
     desk.run("login", *desk.options, "--name", "other")
-    options = request_options(desk.request)
-    assert desk.run("logout", *options) == (0, "", "Logged out.\n")
-    assert desk.run("logout", *options) == (0, "", "Nobody was logged in there.\n")
+    assert desk.run("logout", *desk.options) == (0, "", "Logged out.\n")
+    assert desk.run("logout", *desk.options) == (0, "", "Nobody was logged in there.\n")
     assert desk.run("get-token", *desk.options, "--name", "other")[0] == 0
-    assert desk.run("logout", "--all") == (0, "", "Forgotten: 1 logins.\n")
+    trust = desk.options[-1]
+    assert desk.run("logout", "--all", trust) == (0, "", "Forgotten: 1 logins.\n")
     assert desk.run("get-token", *desk.options, "--name", "other")[0] == 1
     assert desk.run("logout")[0] == 2
+
+
+def test_logging_out_everywhere_forgets_what_cannot_be_ended_or_read_too(desk: Desk) -> None:
+    desk.run("login", *desk.options)
+    desk.run("login", *desk.options, "--name", "other")
+    os.chmod(desk.cache.path(desk.request), 0o644)
+    code, out, err = desk.run("logout", "--all")  # which does not trust the provider's certificate
+    assert (code, out) == (1, "")
+    assert err.startswith("Forgotten: 2 logins.\n")
+    assert "give its CA with --issuer-ca" in err
+    assert err.count("forgotten here, but a copy could still be renewed") == 1
+    assert [name for name in os.listdir(desk.cache.folder) if name.endswith(".json")] == []
 
 
 def test_a_job_gives_its_own_token(desk: Desk, tmp_path: Path) -> None:

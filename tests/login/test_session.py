@@ -383,6 +383,69 @@ async def test_a_login_that_was_revoked_says_what_to_run(
     assert person.told[-2].startswith(f"The login at {provider.url} is over")
 
 
+# -- logging out -------------------------------------------------------------------------------------------------
+
+
+async def test_logging_out_ends_the_login_at_the_provider_too(
+    open_session: OpenSession, person: Person, cache: TokenCache
+) -> None:
+    session = open_session()
+    tokens = await session.log_in()
+    assert await session.log_out()
+    assert cache.read(session.request) is None
+    assert not await session.log_out()
+    cache.write(session.request, tokens)  # a copy that somebody had made
+    person.now = tokens.expires_at
+    with pytest.raises(LoginFailed, match="is over: the provider refused: invalid_grant"):
+        await session.get_tokens(may_ask=False)
+
+
+@pytest.mark.parametrize(
+    ("path", "answers", "why"),
+    [
+        ("/.well-known/openid-configuration", [(503, "down")], "answered 503"),
+        ("/token/revocation", [(503, "down")], "answered 503"),
+        ("/token/revocation", [(400, {"error": "invalid_client"})], "the provider refused: invalid_client"),
+        ("/token/revocation", [(404, "<html>")], "answered 404 without readable JSON"),
+    ],
+)
+async def test_what_could_not_be_ended_at_the_provider_is_forgotten_here_and_told(
+    open_session: OpenSession,
+    cache: TokenCache,
+    provider: IdentityProvider,
+    path: str,
+    answers: list[tuple[int, Any]],
+    why: str,
+) -> None:
+    session = open_session()
+    tokens = await session.log_in()
+    provider.answer_next(path, *answers)
+    with pytest.raises(LoginFailed, match="forgotten here, but a copy could still be renewed") as failure:
+        await session.log_out()
+    assert why in str(failure.value)
+    assert not any(secret in str(failure.value) for secret in secrets_of(tokens))
+    assert cache.read(session.request) is None
+
+
+async def test_a_provider_that_ends_no_logins_is_told_of(
+    open_session: OpenSession, person: Person, provider: IdentityProvider
+) -> None:
+    session = open_session()
+    await session.log_in()
+    found = {"issuer": provider.url, "jwks_uri": f"{provider.url}/jwks", "token_endpoint": f"{provider.url}/token"}
+    provider.answer_next("/.well-known/openid-configuration", (200, found))
+    assert await session.log_out()
+    assert person.told[-1] == (f"{provider.url} has no way to end a login: a copy of the tokens can still be renewed.")
+
+
+async def test_a_refresh_token_goes_only_to_the_provider(open_session: OpenSession, provider: IdentityProvider) -> None:
+    session = open_session()
+    await session.log_in()
+    provider.answer_next("/token/revocation", (307, ""), location=f"{provider.url}/elsewhere")
+    with pytest.raises(LoginFailed, match="answered 307"):
+        await session.log_out()
+
+
 async def test_a_renewal_in_another_name_is_refused(
     open_session: OpenSession, person: Person, cache: TokenCache
 ) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from holdfast.cli.output import show_safely
-from holdfast.errors import ConfigurationError
+from holdfast.errors import ConfigurationError, HoldfastError
 from holdfast.login.cache import NotTrusted, TokenCache, find_folder
 from holdfast.login.cached import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, read_given_token, render
 from holdfast.login.exec_credential import allows_questions
@@ -23,7 +23,6 @@ from holdfast.login.request import ACCESS, ID, make_request
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from holdfast.login.cache import Tokens
     from holdfast.login.request import LoginRequest
     from holdfast.login.session import Session
 
@@ -148,24 +147,42 @@ def logout(
     scope: Scope = None,
     audience: Audience = "",
     token_type: KindOfToken = TokenType.ID,
+    issuer_ca: IssuerCa = None,
     name: Name = "",
     everything: Annotated[bool, typer.Option("--all", help="Every login on this machine.")] = False,
 ) -> None:
     """Forget the tokens of a login; the options are those of `holdfast login`.
+
+    The provider is asked to end what would renew them (RFC 7009). Where that fails, they are forgotten here all the
+    same, and the command ends with code 1.
 
     \b
     Example:
       holdfast logout --issuer https://id.example.com --client-id kubectl --scope groups
       holdfast logout --all
     """
-    cache = TokenCache(find_folder(os.environ))
     if everything:
-        _tell(f"Forgotten: {cache.remove_all()} logins.")
+        _log_out_everywhere(issuer_ca)
         return
     if not issuer or not client_id:
         raise ConfigurationError("which login? Give --issuer and --client-id, or --all.")
     request = make_request(issuer, client_id, scopes=scope or (), audience=audience, kind=token_type, name=name)
-    _tell("Logged out." if cache.remove(request) else "Nobody was logged in there.")
+    was_there = _run(_open_session(request, issuer_ca).log_out())
+    _tell("Logged out." if was_there else "Nobody was logged in there.")
+
+
+def _log_out_everywhere(authority: Path | None) -> None:
+    cache = TokenCache(find_folder(os.environ))
+    requests = cache.requests()
+    failures = []
+    for request in requests:
+        try:
+            _run(_open_session(request, authority).log_out())
+        except HoldfastError as failure:
+            failures.append(str(failure))
+    _tell(f"Forgotten: {len(requests) + cache.remove_all()} logins.")
+    if failures:
+        raise HoldfastError("\n".join(failures))
 
 
 def _may_ask() -> bool:
@@ -175,7 +192,9 @@ def _may_ask() -> bool:
         raise ConfigurationError(f"{error}.") from error
 
 
-def _open_session(request: LoginRequest, authority: Path | None, device: bool, no_browser: bool) -> Session:
+def _open_session(
+    request: LoginRequest, authority: Path | None, device: bool = False, no_browser: bool = False
+) -> Session:
     from holdfast.login.browser import has_desktop, open_browser
     from holdfast.login.session import Session, Surroundings, choose_way
 
@@ -195,7 +214,7 @@ def _open_session(request: LoginRequest, authority: Path | None, device: bool, n
     )
 
 
-def _run(getting: Coroutine[Any, Any, Tokens]) -> Tokens:
+def _run[T](getting: Coroutine[Any, Any, T]) -> T:
     from holdfast.login.browser import nothing_on_stdout
 
     try:

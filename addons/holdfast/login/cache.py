@@ -16,11 +16,11 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from holdfast.login.plain_json import parse_json
+from holdfast.login.request import LoginRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from holdfast.login.request import LoginRequest
 
 FRESH_SECONDS = 60
 """A token with less left is not given out while there can be a new one."""
@@ -65,16 +65,13 @@ class TokenCache:
     def read(self, request: LoginRequest) -> Tokens | None:
         """The tokens of a request; None when nobody has logged in. Raises NotTrusted, OSError."""
         path = self.path(request)
-        try:
-            self._check_folder()
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-        except FileNotFoundError:
+        document = self._read_file(path)
+        if document is None:
             return None
-        except OSError as error:
-            raise NotTrusted(f"{path}: cannot be read: {error.strerror}") from error
-        with os.fdopen(descriptor, "rb") as file:
-            _require_own(path, os.fstat(descriptor), stat.S_ISREG)
-            return _parse(path, file.read(), request)
+        whose, tokens = _parse(path, document)
+        if whose != request:
+            raise NotTrusted(f"{path}: holds the tokens of another login")
+        return tokens
 
     def write(self, request: LoginRequest, tokens: Tokens) -> None:
         """Keep the tokens of a request in place of those before. Raises NotTrusted, OSError."""
@@ -84,7 +81,7 @@ class TokenCache:
         from holdfast.certificates import write_private
 
         self._make_folder()
-        document = {"request": _describe(request), "tokens": tokens._asdict()}
+        document = {"request": request._asdict(), "tokens": tokens._asdict()}
         write_private(Path(self.path(request)), json.dumps(document).encode("ascii"))
 
     def remove(self, request: LoginRequest) -> bool:
@@ -94,16 +91,22 @@ class TokenCache:
             return True
         return False
 
+    def requests(self) -> list[LoginRequest]:
+        """What each login that is kept is for, leaving out files that are not trusted. Raises OSError."""
+        found = []
+        for path in self._files():
+            with suppress(NotTrusted):
+                document = self._read_file(path)
+                if document is not None:
+                    found.append(_parse(path, document)[0])
+        return found
+
     def remove_all(self) -> int:
         """Forget every login; how many there were. Raises OSError."""
-        try:
-            names = os.listdir(self.folder)
-        except FileNotFoundError:
-            return 0
-        logins = [name for name in names if name.endswith(".json") and not name.startswith(".")]
-        for name in logins:
-            os.unlink(os.path.join(self.folder, name))
-        return len(logins)
+        files = self._files()
+        for path in files:
+            os.unlink(path)
+        return len(files)
 
     @contextmanager
     def locked(self, request: LoginRequest) -> Iterator[None]:
@@ -118,6 +121,25 @@ class TokenCache:
         with os.fdopen(os.open(self.path(request, ".lock"), flags, 0o600), "r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+    def _files(self) -> list[str]:
+        try:
+            names = sorted(os.listdir(self.folder))
+        except FileNotFoundError:
+            return []
+        return [os.path.join(self.folder, name) for name in names if name.endswith(".json") and name[0] != "."]
+
+    def _read_file(self, path: str) -> bytes | None:
+        try:
+            self._check_folder()
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise NotTrusted(f"{path}: cannot be read: {error.strerror}") from error
+        with os.fdopen(descriptor, "rb") as file:
+            _require_own(path, os.fstat(descriptor), stat.S_ISREG)
+            return file.read()
 
     def _make_folder(self) -> None:
         os.makedirs(os.path.dirname(self.folder), exist_ok=True)
@@ -146,18 +168,15 @@ def _require_own(path: str, found: os.stat_result, is_kind: Callable[[int], bool
         raise NotTrusted(f"{path}: is open to other users (mode {stat.S_IMODE(found.st_mode):04o})")
 
 
-def _parse(path: str, document: bytes, request: LoginRequest) -> Tokens:
+def _parse(path: str, document: bytes) -> tuple[LoginRequest, Tokens]:
     try:
         kept = parse_json(document.decode("ascii"))
         whose, tokens = kept["request"], Tokens(**kept["tokens"])
+        request = LoginRequest(**(whose | {"scopes": tuple(whose["scopes"])}))
     except (ValueError, KeyError, TypeError, RecursionError):
         raise NotTrusted(f"{path}: is not what a login writes") from None
-    if not all(type(value) is _TYPES[name] for name, value in tokens._asdict().items()):
+    texts = (*request[:2], *request.scopes, *request[3:])
+    types_of_tokens = (type(value) is _TYPES[name] for name, value in tokens._asdict().items())
+    if not all(types_of_tokens) or not all(type(text) is str for text in texts):
         raise NotTrusted(f"{path}: is not what a login writes")
-    if whose != _describe(request):
-        raise NotTrusted(f"{path}: holds the tokens of another login")
-    return tokens
-
-
-def _describe(request: LoginRequest) -> dict[str, object]:
-    return request._asdict() | {"scopes": list(request.scopes)}
+    return request, tokens

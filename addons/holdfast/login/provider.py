@@ -68,6 +68,7 @@ class Metadata:
     jwks_uri: str
     authorization_endpoint: str | None
     device_authorization_endpoint: str | None
+    revocation_endpoint: str | None = None
     scopes_supported: tuple[str, ...] = ()
     names_issuer_in_callback: bool = False
     """Whether the callback carries `iss` (RFC 9207 section 3)."""
@@ -87,15 +88,28 @@ class Provider:
         Raises Refused, IssuerDown, ConfigurationError. What was sent is never told, even if the provider repeats it.
         """
         with telling_faults(self.issuer.url, TRUST_ADVICE):
-            async with (
-                asyncio.timeout(TIMEOUT_SECONDS),
-                self.client.stream("POST", url, data=dict(form), follow_redirects=False) as response,
-            ):
-                require_able(response)
-                answer = _read_answer(await read_bounded(response), response)
-        if response.status_code != httpx.codes.OK:
+            status, document = await self._send(url, form)
+            answer = _read_answer(document, url, status)
+        if status != httpx.codes.OK:
             raise _refuse(answer, form)
         return answer
+
+    async def revoke(self, url: str, form: Mapping[str, str]) -> None:
+        """POST a token that is to be good no more (RFC 7009 section 2). Raises as `post`."""
+        with telling_faults(self.issuer.url, TRUST_ADVICE):
+            status, document = await self._send(url, form)
+            if status == httpx.codes.OK:
+                return
+            answer = _read_answer(document, url, status)
+        raise _refuse(answer, form)
+
+    async def _send(self, url: str, form: Mapping[str, str]) -> tuple[int, bytes]:
+        async with (
+            asyncio.timeout(TIMEOUT_SECONDS),
+            self.client.stream("POST", url, data=dict(form), follow_redirects=False) as response,
+        ):
+            require_able(response)
+            return response.status_code, await read_bounded(response)
 
     async def fetch_keys(self) -> KeySet:
         """The provider's keys as they are now. Raises IssuerDown, ConfigurationError."""
@@ -159,6 +173,7 @@ def _read_metadata(metadata: Mapping[str, Any]) -> Metadata:
         jwks_uri=metadata["jwks_uri"],
         authorization_endpoint=_read_endpoint(metadata, "authorization_endpoint"),
         device_authorization_endpoint=_read_endpoint(metadata, "device_authorization_endpoint"),
+        revocation_endpoint=_read_endpoint(metadata, "revocation_endpoint"),
         scopes_supported=tuple(filter(_is_text, scopes)) if isinstance(scopes, tuple) else (),
         names_issuer_in_callback=metadata.get("authorization_response_iss_parameter_supported") is True,
     )
@@ -171,11 +186,11 @@ def _read_endpoint(metadata: Mapping[str, Any], name: str) -> str | None:
     return endpoint
 
 
-def _read_answer(document: bytes, response: httpx.Response) -> Mapping[str, Any]:
+def _read_answer(document: bytes, url: str, status: int) -> Mapping[str, Any]:
     try:
         return parse_object(document)
     except ValueError as error:
-        raise ValueError(f"{response.url} answered {response.status_code} without readable JSON") from error
+        raise ValueError(f"{url} answered {status} without readable JSON") from error
 
 
 def _refuse(answer: Mapping[str, Any], sent: Mapping[str, str]) -> Refused:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast.errors import ConfigurationError
+from holdfast.errors import ConfigurationError, HoldfastError
 from holdfast.identity.discovery import IssuerDown
 from holdfast.login.authorization import authorization_url, begin_attempt, read_callback, token_form
 from holdfast.login.browser import open_in_background
@@ -104,6 +104,35 @@ class Session:
             if tokens is not None and tokens.refresh_token:
                 return await self._renew_or_log_in(tokens, may_ask=may_ask)
             return await self._log_in() if may_ask else self._make_do(tokens)
+
+    async def log_out(self) -> bool:
+        """Forget the tokens, and have the provider end what would renew them; whether there were any.
+
+        Raises LoginFailed, when they are forgotten here and the provider could not be told, and NotTrusted.
+        """
+        with self.cache.locked(self.request):
+            tokens = self._read()
+            was_there = self.cache.remove(self.request)
+        if tokens is not None and tokens.refresh_token:
+            try:
+                await self._end(tokens.refresh_token)
+            except HoldfastError as failure:
+                why = str(failure).rstrip(".")
+                raise LoginFailed(
+                    f"the tokens are forgotten here, but a copy could still be renewed: {why}; "
+                    f"end the session at {self.request.issuer} itself."
+                ) from failure
+        return was_there
+
+    async def _end(self, refresh_token: str) -> None:
+        """RFC 7009 section 2.1."""
+        form = {"token": refresh_token, "token_type_hint": "refresh_token", "client_id": self.request.client_id}
+        async with open_provider(self.request, self.authority) as provider:
+            endpoint = provider.metadata.revocation_endpoint
+            if endpoint is not None:
+                await provider.revoke(endpoint, form)
+                return
+        self.around.tell(f"{self.request.issuer} has no way to end a login: a copy of the tokens can still be renewed.")
 
     def _make_do(self, tokens: Tokens | None) -> Tokens:
         """What is kept, to its last second: there is nothing to renew it with, and nobody to ask."""
