@@ -96,6 +96,12 @@ def of_another_login(file: Path) -> None:
     file.write_text(json.dumps(document))
 
 
+def of_no_login(file: Path) -> None:
+    document = json.loads(file.read_text())
+    document["request"]["issuer"] = 7
+    file.write_text(json.dumps(document))
+
+
 @pytest.mark.parametrize(
     ("spoil", "why"),
     [
@@ -106,6 +112,7 @@ def of_another_login(file: Path) -> None:
         (nested_too_deep, "is not what a login writes"),
         (of_other_types, "is not what a login writes"),
         (with_more, "is not what a login writes"),
+        (of_no_login, "is not what a login writes"),
         (of_another_login, "holds the tokens of another login"),
     ],
 )
@@ -115,6 +122,18 @@ def test_a_file_that_is_not_as_it_was_left_is_not_trusted(
     spoil(Path(cache.path(REQUEST)))
     with pytest.raises(NotTrusted, match=why):
         cache.read(REQUEST)
+
+
+def test_the_logins_that_are_kept_are_listed(cache: TokenCache) -> None:
+    others = [REQUEST._replace(name=name) for name in ("spoilt", "readable")]
+    for request in others:
+        cache.write(request, TOKENS)
+    of_no_login(Path(cache.path(others[0])))
+    of_another_mode(Path(cache.path(others[1])))
+    assert cache.requests() == [REQUEST]
+    assert cache.remove_all() == 3
+    assert cache.requests() == []
+    assert TokenCache(cache.folder + "-elsewhere").requests() == []
 
 
 @pytest.mark.parametrize("which", ["file", "folder"])
