@@ -35,6 +35,7 @@ def test_the_commands_are_these() -> None:
         "serve",
         "console",
         "doctor",
+        "identity explain",
         "identity restore",
         "identity revocations",
         "identity revoke",

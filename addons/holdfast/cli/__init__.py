@@ -10,6 +10,7 @@
     witness       witness serve, witness keys
     login         login, get-token, logout
     kubeconfig    kubeconfig
+    explain       identity explain
     identity      identity revoke | restore | revocations
     policy        policy check
     doctor        doctor, with one function per check in `checks`

@@ -1,4 +1,4 @@
-"""`holdfast identity`: whom the gateway lets in no more."""
+"""`holdfast identity`: who somebody is for the gateway, and whom it lets in no more."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from holdfast.cli.audit.maintenance import RequestedBy, open_log, open_store, who_runs_this
+from holdfast.cli.explain import explain
 from holdfast.cli.options import ConfigFile, OutputFormat, parse_age, read_settings, require_reason
 from holdfast.cli.output import Output, print_table, print_value
 from holdfast.errors import ConfigurationError, HoldfastError
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("ID", "SCOPE", "VALUE", "ISSUER", "UNTIL", "BY", "REASON")
 
-app = typer.Typer(help="Whom the gateway lets in no more.", no_args_is_help=True)
+app = typer.Typer(help="Who somebody is for the gateway, and whom it lets in no more.", no_args_is_help=True)
+app.command()(explain)
 
 
 @app.command()

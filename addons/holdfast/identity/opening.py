@@ -13,11 +13,15 @@ if TYPE_CHECKING:
     from holdfast.settings import Settings
 
 
-def open_authenticator(settings: Settings) -> Authenticator:
-    """Every trusted issuer, and ourselves where we sign tokens. Blocking. Raises ConfigurationError."""
+def open_authenticator(settings: Settings, *, make_keys: bool = True) -> Authenticator:
+    """Every trusted issuer, and ourselves where we sign tokens. Blocking. Raises ConfigurationError.
+
+    Without `make_keys` nothing is written, and where there are no keys yet, no token of ours is known.
+    """
     own = settings.identity.tokens
-    if own is None:
-        return Authenticator(settings.identity)
     keys = TokenKeys(settings.token_key_folder)
-    keys.prepare(time.time(), own.lifetime_seconds)
+    if own is None or not (make_keys or keys.jwks_file.exists()):
+        return Authenticator(settings.identity)
+    if make_keys:
+        keys.prepare(time.time(), own.lifetime_seconds)
     return Authenticator(settings.identity, OwnTokenMapper(own, keys.jwks_file))
