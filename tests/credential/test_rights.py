@@ -15,6 +15,19 @@ def section(*system_names: str, **mappings: Any) -> IdentitySection:
     return IdentitySection.model_validate({"jwt": [{"issuer": issuer, "claimMappings": NAMES | mappings}]})
 
 
+def saml_section(**mappings: Any) -> IdentitySection:
+    provider = {
+        "entityID": "https://id.test/saml",
+        "certificatesFile": "id.pem",
+        "singleSignOnURL": "https://id.test/sso",
+        "serviceProviderEntityID": "https://gateway.test/saml",
+        "assertionConsumerServiceURL": "https://gateway.test/saml/acs",
+        "tokenURL": "https://gateway.test/token",
+        "mappings": {"username": {"prefix": ""}} | mappings,
+    }
+    return IdentitySection.model_validate({"tokens": {"url": "https://gateway.test"}, "saml": [provider]})
+
+
 def told(identity: IdentitySection) -> list[tuple[str, str]]:
     return [(right.combined_resource, right.name) for right in impersonation_rights(identity)]
 
@@ -39,6 +52,13 @@ def test_what_the_mappings_give_is_needed_too() -> None:
     found = told(section("system:serviceaccount", uid={"claim": "oid"}, extra=extra))
     assert set(found) - set(ALWAYS) == {("serviceaccounts", ""), ("uids", ""), ("userextras/example.com/tenant", "")}
     assert ("serviceaccounts", "") in told(section("system:serviceaccount:shop:"))
+
+
+def test_a_saml_provider_is_named_as_an_issuer_is_and_its_mappings_count_too() -> None:
+    issuer = ("userextras/holdfast.dev/issuer", "https://id.test/saml")
+    assert set(told(saml_section())) == {*ALWAYS[:3], *ALWAYS[4:], issuer}
+    found = told(saml_section(uid={"attribute": "oid"}, extra=[{"key": "example.com/tenant", "attribute": "tenant"}]))
+    assert set(found) - set(told(saml_section())) == {("uids", ""), ("userextras/example.com/tenant", "")}
 
 
 def test_the_role_has_each_right_once_in_its_api_group_and_nothing_else() -> None:

@@ -43,18 +43,23 @@ class Right:
 
 
 def impersonation_rights(identity: IdentitySection) -> tuple[Right, ...]:
-    """Every right that calls of these issuers can need."""
-    mappings = [authenticator.claim_mappings for authenticator in identity.jwt]
+    """Every right that calls of these issuers and SAML providers can need."""
+    tokens = [authenticator.claim_mappings for authenticator in identity.jwt]
+    assertions = [provider.mappings for provider in identity.saml]
     names = [name for authenticator in identity.jwt for name in authenticator.issuer.system_names]
-    keys = dict.fromkeys(entry.key for mapping in mappings for entry in mapping.extra)
+    keys = [entry.key for mapping in tokens for entry in mapping.extra]
+    keys += [entry.key for mapping in assertions for entry in mapping.extra]
     rights = [Right("", "users"), Right("", "groups", name=AUTHENTICATED), Right("", "groups")]
     if any(_SERVICE_ACCOUNT.startswith(name) or name.startswith(_SERVICE_ACCOUNT) for name in names):
         rights.append(Right("", "serviceaccounts"))
-    if any(mapping.uid.claim or mapping.uid.expression for mapping in mappings):
+    uids = [mapping.uid.claim or mapping.uid.expression for mapping in tokens]
+    if any(uids) or any(mapping.uid for mapping in assertions):
         rights.append(Right(_AUTHENTICATION, "uids"))
-    issuers = (authenticator.issuer.url for authenticator in identity.jwt)
-    rights += [Right(_AUTHENTICATION, "userextras", ISSUER_KEY, url) for url in issuers]
-    return (*rights, *(Right(_AUTHENTICATION, "userextras", key) for key in (RUN_KEY, CREDENTIAL_ID, *keys)))
+    issuers = [authenticator.issuer.url for authenticator in identity.jwt]
+    issuers += [provider.entity_id for provider in identity.saml]
+    rights += [Right(_AUTHENTICATION, "userextras", ISSUER_KEY, issuer) for issuer in issuers]
+    keys = [RUN_KEY, CREDENTIAL_ID, *dict.fromkeys(keys)]
+    return (*rights, *(Right(_AUTHENTICATION, "userextras", key) for key in keys))
 
 
 def role_manifests(rights: Sequence[Right], namespace: str, name: str) -> list[dict[str, Any]]:
