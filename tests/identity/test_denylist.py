@@ -108,8 +108,17 @@ def test_an_assertion_is_used_once_whoever_asks(database: Database) -> None:
     assert first.remember("_1", "idp", until)
 
 
-async def test_the_denylist_is_read_again_and_again_and_outlasts_an_outage(caplog: pytest.LogCaptureFixture) -> None:
-    answers: list[Any] = [[ONE], Unavailable("the database is away"), []]
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (Unavailable("the database is away"), "the database is away"),
+        (ValueError("a scope that nobody knows"), "ValueError, a fault of ours."),
+    ],
+)
+async def test_the_denylist_is_read_again_and_again_and_outlasts_whatever_goes_wrong(
+    caplog: pytest.LogCaptureFixture, fault: Exception, told: str
+) -> None:
+    answers: list[Any] = [[ONE], fault, []]
     taken: list[bool] = []
     done = asyncio.Event()
 
@@ -127,10 +136,11 @@ async def test_the_denylist_is_read_again_and_again_and_outlasts_an_outage(caplo
     watch = RevocationWatch(load, take, seconds=0)
     await watch.start()
     assert taken == [True]
-    await done.wait()
+    async with asyncio.timeout(30):
+        await done.wait()
     await watch.close()
     assert taken[:2] == [True, False]
-    assert "Keeping the revocations from before: the database is away" in caplog.text
+    assert f"Keeping the revocations from before: {told}" in caplog.text
 
 
 async def test_a_denylist_that_cannot_be_read_at_start_is_told() -> None:

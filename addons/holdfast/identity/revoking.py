@@ -61,3 +61,6 @@ class RevocationWatch:
                 await self.read()
             except HoldfastError as error:
                 logger.warning("Keeping the revocations from before: %s", error)
+            except Exception as fault:  # noqa: BLE001  nobody else would notice that revocations count no more
+                # Without its message, which may quote what callers sent.
+                logger.error("Keeping the revocations from before: %s, a fault of ours.", type(fault).__name__)
