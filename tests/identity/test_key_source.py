@@ -22,6 +22,7 @@ class Publisher:
         self.keys: tuple[object, ...] = keys
         self.reads = 0
         self.is_down = False
+        self.fault: Exception = ConfigurationError("issuer https://issuer.example: cannot be reached.")
         self.read = asyncio.Event()
 
     async def load(self) -> bytes:
@@ -29,7 +30,7 @@ class Publisher:
         self.read.set()
         await asyncio.sleep(0)
         if self.is_down:
-            raise ConfigurationError("issuer https://issuer.example: cannot be reached.")
+            raise self.fault
         return json.dumps({"keys": self.keys}).encode()
 
 
@@ -168,15 +169,24 @@ async def test_a_caller_that_leaves_does_not_stop_the_read(source, publisher):
     assert publisher.reads == 2
 
 
-async def test_keys_are_read_again_in_the_background_also_after_a_failure(publisher, clock):
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (ConfigurationError("issuer https://issuer.example: cannot be reached."), "cannot be reached."),
+        (RuntimeError("what nobody foresaw"), "RuntimeError, a fault of ours."),
+    ],
+)
+async def test_keys_are_read_again_in_the_background_also_after_a_failure(publisher, clock, caplog, fault, told):
     source = KeySource(ISSUER, publisher.load, clock=clock, refresh_seconds=0.001)
     await source.start()
-    publisher.is_down = True
-    for _ in range(3):
-        publisher.read.clear()
-        await publisher.read.wait()
+    publisher.is_down, publisher.fault = True, fault
+    async with asyncio.timeout(30):
+        for _ in range(3):
+            publisher.read.clear()
+            await publisher.read.wait()
     await source.close()
     assert names(source) == ["first"]
+    assert told in caplog.text
 
 
 async def test_closing_ends_every_read(publisher, clock):

@@ -101,11 +101,13 @@ class KeySource:
             await self.refresh()
 
     async def _try_to_read(self) -> None:
+        kept = "Keeping the keys of %s from before: %s" if self._keys else "Still without the keys of %s: %s"
         try:
             await self._read()
         except ConfigurationError as error:
-            kept = "Keeping the keys of %s from before: %s" if self._keys else "Still without the keys of %s: %s"
             logger.warning(kept, self.issuer.url, error)
+        except Exception as fault:  # noqa: BLE001  nobody else would notice that keys are read no more
+            logger.error(kept, self.issuer.url, f"{type(fault).__name__}, a fault of ours.")
 
     async def _read(self) -> KeySet:
         self._attempted_at = self._clock()
