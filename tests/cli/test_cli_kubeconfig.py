@@ -138,3 +138,47 @@ def test_of_several_issuers_one_must_be_named(world: World) -> None:
     settings.write_text(settings.read_text().replace(line, other))
     assert "give one of https://other.test, https://issuer.test" in log_in(world, "--client-id", "holdfast").stderr
     assert log_in(world, "--client-id", "holdfast", "--issuer", "https://other.test").exit_code == 0
+
+
+GATEWAY = "https://gateway.test"
+SAML = f"""
+  tokens: {{url: "{GATEWAY}"}}
+  saml:
+  - entityID: "https://id.test/saml"
+    certificatesFile: ca.crt
+    singleSignOnURL: "https://id.test/sso"
+    serviceProviderEntityID: "{GATEWAY}/saml"
+    assertionConsumerServiceURL: "{GATEWAY}/saml/acs"
+    tokenURL: "{GATEWAY}/token"
+    mappings: {{username: {{prefix: "saml:"}}}}
+"""
+
+
+@pytest.fixture
+def saml_world(world: World) -> World:
+    """One where people log in at a SAML provider, and nowhere else."""
+    settings = world.folder / "holdfast.yaml"
+    before, _, rest = settings.read_text().partition("  jwt:\n")
+    settings.write_text(f"{before}{SAML}policies:{rest.partition('policies:')[2]}")
+    return world
+
+
+def test_people_of_a_saml_provider_log_in_at_the_gateway(saml_world: World) -> None:
+    result = log_in(saml_world, "--client-id", "holdfast", "--token-type", "access", "--audience", GATEWAY)
+    assert result.exit_code == 0, result.stderr
+    arguments = YAML(typ="safe").load(result.stdout)["users"][0]["user"]["exec"]["args"]
+    assert set(arguments) >= {f"--issuer={GATEWAY}", f"--audience={GATEWAY}", "--token-type=access"}
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ([], f"gives access tokens; add --token-type access --audience {GATEWAY}."),
+        (["--token-type", "access", "--audience", "other"], f"--audience: the gateway takes tokens for {GATEWAY}"),
+        (["--issuer", "https://id.test/saml"], "does not trust https://id.test/saml"),
+    ],
+)
+def test_a_login_at_the_gateway_that_would_fail_is_not_written(saml_world: World, options: list[str], why: str) -> None:
+    result = log_in(saml_world, "--client-id", "holdfast", *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert why in result.stderr

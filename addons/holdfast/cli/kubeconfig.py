@@ -167,19 +167,33 @@ def _describe_plugin(
 
 
 def _only_issuer(settings: Settings) -> str:
-    issuers = [authenticator.issuer.url for authenticator in settings.identity.jwt]
+    issuers = list(_trusted(settings))
     if len(issuers) != 1:
         raise ConfigurationError(f"--issuer: the gateway trusts several; give one of {', '.join(issuers)}.")
     return issuers[0]
+
+
+def _trusted(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """Where people can log in, and for whom tokens must be: at an issuer, or by way of SAML at the gateway itself."""
+    identity = settings.identity
+    trusted = {authenticator.issuer.url: authenticator.issuer.audiences for authenticator in identity.jwt}
+    if identity.tokens is not None and identity.saml:
+        trusted[identity.tokens.url] = (identity.tokens.url,)
+    return trusted
 
 
 def _require_trusted(request: LoginRequest, settings: Settings) -> None:
     """A kubeconfig whose tokens the gateway would refuse is noticed here."""
     if not request.client_id:
         raise ConfigurationError("--login needs --client-id, the public client that is registered at the issuer.")
-    trusted = {authenticator.issuer.url: authenticator.issuer.audiences for authenticator in settings.identity.jwt}
+    trusted, own = _trusted(settings), settings.identity.tokens
     if request.issuer not in trusted:
         raise ConfigurationError(f"--issuer: the gateway does not trust {request.issuer}; add it to identity.jwt.")
+    if own is not None and request.issuer == own.url and request.kind == ID:
+        raise ConfigurationError(
+            f"--issuer: {own.url} is the gateway, which gives access tokens; add --token-type access --audience "
+            f"{own.url}."
+        )
     option, audience = ("--client-id", request.client_id) if request.kind == ID else ("--audience", request.audience)
     if audience not in trusted[request.issuer]:
         expected = ", ".join(trusted[request.issuer])
