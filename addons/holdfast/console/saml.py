@@ -36,7 +36,7 @@ from holdfast.identity.saml.mapping import map_identity
 from holdfast.identity.saml.metadata import MEDIA_TYPE, build_metadata
 from holdfast.identity.saml.replay import require_first_use
 from holdfast.identity.saml.request import post_form, redirect_url
-from holdfast.identity.saml.response import Expectation, read_issuer, verify_assertion, verify_response
+from holdfast.identity.saml.response import Expectation, verify_assertion, verify_response
 from holdfast.identity.sealing import seal, unseal
 from holdfast.identity.serialization import decode_base64url, encode_base64url, parse_object, write_json
 
@@ -252,12 +252,9 @@ class SAMLService:
             document = decode_base64url(encoded)
         except ValueError as error:
             raise Unauthorized("it is not base64url without padding (RFC 7522 section 2.1)", "malformed") from error
-        provider = self._providers.get(read_issuer(document))
-        if provider is None:
-            raise Unauthorized("its issuer is not trusted here", "unknown_issuer")
-        found = verify_assertion(document, provider, self._clock())
+        found = verify_assertion(document, self._providers, self._clock())
         require_first_use(found, self._used)
-        return map_identity(found, provider)
+        return map_identity(found, self._providers[found.issuer])
 
     async def _get_metadata(self, request: Request) -> Response:
         try:

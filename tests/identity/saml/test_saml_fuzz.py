@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.errors import Unauthorized
-from holdfast.identity.saml.response import Expectation, read_issuer, verify_assertion, verify_response
+from holdfast.identity.saml.response import Expectation, verify_assertion, verify_response
 from identity.saml.forging import (
     ASSERTION,
     NOW,
@@ -37,7 +37,7 @@ def answer(document: bytes) -> SAMLIdentity:
 
 
 def present(document: bytes) -> SAMLIdentity:
-    return verify_assertion(document, PROVIDER, NOW)
+    return verify_assertion(document, {PROVIDER.entity_id: PROVIDER}, NOW)
 
 
 MESSAGES = [
@@ -59,7 +59,7 @@ def require_same(verify: Callable[[bytes], SAMLIdentity], changed: bytes, good: 
 
 @given(document=st.binary() | st.text().map(str.encode))
 def test_any_bytes_are_refused(document: bytes) -> None:
-    for verify in (answer, present, read_issuer):
+    for verify in (answer, present):
         with pytest.raises(Unauthorized):
             verify(document)
 

@@ -629,7 +629,7 @@ GRANTS = [
 @pytest.mark.parametrize(("why", "document"), [row[1:] for row in GRANTS], ids=[row[0] for row in GRANTS])
 def test_hostile_assertions_for_the_token_endpoint(why: str, document: bytes) -> None:
     with pytest.raises(Unauthorized) as refusal:
-        verify_assertion(document, PROVIDER, NOW)
+        verify_assertion(document, {PROVIDER.entity_id: PROVIDER}, NOW)
     assert refusal.value.why == why
 
 

@@ -10,7 +10,7 @@ from signxml.algorithms import DigestAlgorithm, SignatureMethod
 
 from holdfast.errors import Unauthorized
 from holdfast.identity.saml.assertion import SAMLIdentity
-from holdfast.identity.saml.response import Expectation, read_issuer, verify_assertion, verify_response
+from holdfast.identity.saml.response import Expectation, verify_assertion, verify_response
 from identity.saml.forging import (
     ASSERTION,
     ATTRIBUTES,
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from holdfast.settings.identity import SAMLProvider
 
 PROVIDER = trusting()
+TRUSTED = {PROVIDER.entity_id: PROVIDER}
 ASKED = Expectation(REQUEST)
 
 ADA = SAMLIdentity(
@@ -185,12 +186,12 @@ def test_the_earlier_of_the_two_ends_of_an_assertion_counts() -> None:
 
 @pytest.mark.parametrize("audience", [SP, TOKEN_URL])
 def test_an_assertion_for_the_token_endpoint(audience: str) -> None:
-    identity = verify_assertion(grant((f"<saml:Audience>{SP}", f"<saml:Audience>{audience}")), PROVIDER, NOW)
+    identity = verify_assertion(grant((f"<saml:Audience>{SP}", f"<saml:Audience>{audience}")), TRUSTED, NOW)
     assert identity == replace(ADA, in_response_to=None)
 
 
 def test_an_assertion_for_the_token_endpoint_needs_no_login() -> None:
-    identity = verify_assertion(grant((LOGIN, "")), PROVIDER, NOW)
+    identity = verify_assertion(grant((LOGIN, "")), TRUSTED, NOW)
     assert identity == replace(ADA, in_response_to=None, session_not_on_or_after=None, expires_at=NOW + 36000)
 
 
@@ -203,13 +204,23 @@ def test_qualifiers_that_name_the_two_of_us() -> None:
     assert verify(assertion_signed(qualified)) == ADA
 
 
-@pytest.mark.parametrize("document", [assertion_signed(), response_signed(), grant()])
-def test_the_provider_is_found_by_the_issuer(document: bytes) -> None:
-    assert read_issuer(document) == IDP
+def test_the_provider_of_an_assertion_is_found_by_its_issuer() -> None:
+    other = trusting(entityID="https://other.example", certificates=pem(CERTIFICATE_2))
+    identity = verify_assertion(grant(), {other.entity_id: other, **TRUSTED}, NOW)
+    assert identity == replace(ADA, in_response_to=None)
 
 
-@pytest.mark.parametrize("document", [b"", b"<a/>", ASSERTION.replace("Issuer", "Emitter").encode()])
-def test_what_names_no_issuer_is_refused(document: bytes) -> None:
+@pytest.mark.parametrize(
+    ("document", "why"),
+    [
+        (b"", "malformed"),
+        (b"<a/>", "malformed"),
+        (ASSERTION.replace("Issuer", "Emitter").encode(), "malformed"),
+        (grant((IDP, "https://stranger.example")), "unknown_issuer"),
+        (grant((IDP, f"{IDP}/")), "unknown_issuer"),
+    ],
+)
+def test_an_assertion_of_nobody_that_is_trusted_is_refused(document: bytes, why: str) -> None:
     with pytest.raises(Unauthorized) as refusal:
-        read_issuer(document)
-    assert refusal.value.why == "malformed"
+        verify_assertion(document, TRUSTED, NOW)
+    assert refusal.value.why == why

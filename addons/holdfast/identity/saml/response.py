@@ -29,7 +29,7 @@ A refusal's `why`, for the record:
     alg_not_allowed     SHA-1, HMAC, DSA, or anything else but RSA and ECDSA with SHA-256, SHA-384 and SHA-512
     certificate_expired every pinned certificate's time has passed, or has not come
     bad_signature       no pinned certificate's key signed these bytes
-    unknown_issuer      an Issuer that is not the provider's entityID, letter for letter
+    unknown_issuer      an Issuer that is not the entityID of the provider, or of any, letter for letter
     wrong_destination   the response is for another address
     unsolicited         there was no request, and none was to be done without
     wrong_request       InResponseTo is not the request's ID
@@ -74,6 +74,8 @@ from holdfast.identity.saml.document import (
 from holdfast.identity.saml.signature import find_signature, read_certificates, verify_signature
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lxml.etree import _Element
 
     from holdfast.settings.identity import SAMLProvider
@@ -89,18 +91,6 @@ class Expectation:
 
     in_response_to: str | None = None
     allow_unsolicited: bool = False
-
-
-def read_issuer(document: bytes) -> str:
-    """Whom a response or an assertion claims to be from, to choose the provider by; nothing in it is true yet.
-
-    Raises Unauthorized.
-    """
-    root = parse_document(document)
-    issuer = root.find(f"{ASSERTION}Issuer")
-    if root.tag not in {f"{PROTOCOL}Response", f"{ASSERTION}Assertion"} or issuer is None:
-        raise Unauthorized(NOT_VALID, "malformed")
-    return read_text(issuer)
 
 
 def verify_response(document: bytes, provider: SAMLProvider, expectation: Expectation, now: float) -> SAMLIdentity:
@@ -127,9 +117,10 @@ def verify_response(document: bytes, provider: SAMLProvider, expectation: Expect
     return read_assertion(assertion, provider, terms, now)
 
 
-def verify_assertion(document: bytes, provider: SAMLProvider, now: float) -> SAMLIdentity:
-    """Believe the Assertion in `document` (XML, at most 256 KiB) as far as `provider` may be believed (RFC 7522).
+def verify_assertion(document: bytes, providers: Mapping[str, SAMLProvider], now: float) -> SAMLIdentity:
+    """Believe the Assertion in `document` (XML, at most 256 KiB) as far as the provider that it names may be believed.
 
+    `providers` are those that are trusted, by their `entityID`; it is RFC 7522 that has no request to know them by.
     `now` is in seconds since the epoch. Raises Unauthorized.
     """
     root = parse_document(document)
@@ -139,6 +130,7 @@ def verify_assertion(document: bytes, provider: SAMLProvider, now: float) -> SAM
     if _count(root)["Assertion"] != 1:
         raise Unauthorized(NOT_VALID, "assertion_count")
     _check_places(root, (root,))
+    provider = _choose_provider(root, providers)
     assertion = verify_signature(root, root, read_certificates(provider.certificates), now)
     terms = Terms(
         recipient=provider.token_url,
@@ -147,6 +139,17 @@ def verify_assertion(document: bytes, provider: SAMLProvider, now: float) -> SAM
         is_login=False,
     )
     return read_assertion(assertion, provider, terms, now)
+
+
+def _choose_provider(assertion: _Element, providers: Mapping[str, SAMLProvider]) -> SAMLProvider:
+    """Whose certificates to try; that it said so is known only when one of them fits."""
+    issuer = assertion.find(f"{ASSERTION}Issuer")
+    if issuer is None:
+        raise Unauthorized(NOT_VALID, "malformed")
+    provider = providers.get(read_text(issuer))
+    if provider is None:
+        raise Unauthorized("the SAML message's issuer is not one that is trusted here", "unknown_issuer")
+    return provider
 
 
 def _count(root: _Element) -> Counter[str]:
