@@ -36,7 +36,7 @@ from holdfast.identity.saml.mapping import map_identity
 from holdfast.identity.saml.metadata import MEDIA_TYPE, build_metadata
 from holdfast.identity.saml.replay import require_first_use
 from holdfast.identity.saml.request import post_form, redirect_url
-from holdfast.identity.saml.response import Expectation, verify_assertion, verify_response
+from holdfast.identity.saml.response import verify_assertion, verify_response
 from holdfast.identity.sealing import seal, unseal
 from holdfast.identity.serialization import decode_base64url, encode_base64url, parse_object, write_json
 
@@ -204,8 +204,7 @@ class SAMLService:
 
     def _verify_response(self, posted: str, login: _Login) -> Identity:
         provider = self._providers[login.idp]
-        expectation = Expectation(in_response_to=login.request_id)
-        found = verify_response(decode_post(posted), provider, expectation, self._clock())
+        found = verify_response(decode_post(posted), provider, login.request_id, self._clock())
         require_first_use(found, self._used)
         return map_identity(found, provider)
 

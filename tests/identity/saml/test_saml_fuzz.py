@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.errors import Unauthorized
-from holdfast.identity.saml.response import Expectation, verify_assertion, verify_response
+from holdfast.identity.saml.response import verify_assertion, verify_response
 from identity.saml.forging import (
     ASSERTION,
     NOW,
@@ -33,7 +33,7 @@ PROVIDER = trusting()
 
 
 def answer(document: bytes) -> SAMLIdentity:
-    return verify_response(document, PROVIDER, Expectation(REQUEST), NOW)
+    return verify_response(document, PROVIDER, REQUEST, NOW)
 
 
 def present(document: bytes) -> SAMLIdentity:

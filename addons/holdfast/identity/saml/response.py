@@ -31,7 +31,6 @@ A refusal's `why`, for the record:
     bad_signature       no pinned certificate's key signed these bytes
     unknown_issuer      an Issuer that is not the entityID of the provider, or of any, letter for letter
     wrong_destination   the response is for another address
-    unsolicited         there was no request, and none was to be done without
     wrong_request       InResponseTo is not the request's ID
     expired             NotOnOrAfter or SessionNotOnOrAfter has come; no leeway
     never_expires       NotOnOrAfter is missing
@@ -55,7 +54,6 @@ The caller is told the category where that helps an honest one; what a forger co
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from holdfast.errors import Unauthorized
@@ -85,18 +83,11 @@ SUCCESS = "urn:oasis:names:tc:SAML:2.0:status:Success"
 _ENCRYPTED = ("EncryptedAssertion", "EncryptedID", "EncryptedAttribute", "EncryptedData")
 
 
-@dataclass(frozen=True, slots=True)
-class Expectation:
-    """What the response must answer: the ID of our request, or nothing, where the provider may begin by itself."""
-
-    in_response_to: str | None = None
-    allow_unsolicited: bool = False
-
-
-def verify_response(document: bytes, provider: SAMLProvider, expectation: Expectation, now: float) -> SAMLIdentity:
+def verify_response(document: bytes, provider: SAMLProvider, request_id: str, now: float) -> SAMLIdentity:
     """Believe the Response in `document` (XML, at most 256 KiB) as far as `provider` may be believed.
 
-    `now` is in seconds since the epoch. Raises Unauthorized.
+    `request_id` is that of the request which it must answer: what nobody asked for is not taken. `now` is in seconds
+    since the epoch. Raises Unauthorized.
     """
     root = parse_document(document)
     if root.tag != f"{PROTOCOL}Response":
@@ -107,11 +98,11 @@ def verify_response(document: bytes, provider: SAMLProvider, expectation: Expect
     _check_parts(root)
     _check_places(root, (root, assertion))
     response, assertion = _verify_both(root, assertion, provider, now)
-    _check_response(response, provider, expectation, now)
+    _check_response(response, provider, request_id, now)
     terms = Terms(
         recipient=provider.assertion_consumer_service_url,
         audiences=frozenset({provider.service_provider_entity_id}),
-        in_response_to=expectation.in_response_to,
+        in_response_to=request_id,
         is_login=True,
     )
     return read_assertion(assertion, provider, terms, now)
@@ -204,10 +195,8 @@ def _verify_both(root: _Element, assertion: _Element, provider: SAMLProvider, no
     return response, verify_signature(root, assertion, certificates, now)
 
 
-def _check_response(response: _Element, provider: SAMLProvider, expectation: Expectation, now: float) -> None:
+def _check_response(response: _Element, provider: SAMLProvider, request_id: str, now: float) -> None:
     check_header(response, provider, now)
     if read_attribute(response, "Destination") != provider.assertion_consumer_service_url:
         raise Unauthorized("the SAML response is for another address", "wrong_destination")
-    if expectation.in_response_to is None and not expectation.allow_unsolicited:
-        raise Unauthorized("nobody asked for this SAML response; begin the login at the gateway", "unsolicited")
-    check_request(response, expectation.in_response_to)
+    check_request(response, request_id)
