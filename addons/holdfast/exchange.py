@@ -33,13 +33,13 @@ HoldID = NewType("HoldID", str)
 class WireRequest:
     """A request as it arrived, before anything was understood.
 
-    `target` is the raw request target (path and query), `headers` the raw fields in order with names as sent,
-    `tls` whether the client's connection is encrypted, `peer` its address.
+    `target` is the raw request target (path and query), `headers` the raw fields in order with names as sent (a token
+    is among them), `tls` whether the client's connection is encrypted, `peer` its address.
     """
 
     method: str
     target: bytes
-    headers: tuple[tuple[bytes, bytes], ...]
+    headers: tuple[tuple[bytes, bytes], ...] = field(repr=False)
     tls: bool
     peer: str
     http_version: str = "HTTP/1.1"

@@ -16,6 +16,7 @@ from holdfast.errors import BadRequest, ConfigurationError, Unauthorized
 from holdfast.exchange import Identity
 from holdfast.identity.authenticator import Authenticator
 from holdfast.identity.own_tokens import OwnTokenMapper, mint
+from holdfast.identity.token import parse_token
 from holdfast.identity.token_keys import ROTATE_SECONDS, SETTLE_SECONDS, TokenKeys
 from holdfast.settings.identity import IdentitySection, OwnTokens
 from identity.forging import ISSUER, JWKS, MAPPINGS, NOW, claiming
@@ -66,6 +67,13 @@ def trusting(keys: TokenKeys, clock: Clock, tmp_path: Path) -> Callable[[], Awai
         return authenticator
 
     return start
+
+
+def test_neither_a_key_nor_a_token_is_in_a_repr(keys: TokenKeys) -> None:
+    key = keys.signing_key(NOW)
+    token = mint(CALLER, SETTINGS, key, now=NOW, token_id="o-1")
+    assert "PRIVATE KEY" not in repr(key)
+    assert token.text.rpartition(".")[2] not in repr([token, parse_token(token.text)])
 
 
 async def test_the_identity_comes_back_as_it_was(keys: TokenKeys, trusting: Open) -> None:

@@ -12,7 +12,7 @@ signed with ES256, `typ` at+jwt. They live as long as `lifetimeSeconds` says, an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -38,14 +38,14 @@ class SigningKey:
     """A private key, PEM, and the key ID under which its public half is published."""
 
     key_id: str
-    pem: bytes
+    pem: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class MintedToken:
     """A token, its jti, and when it ends, in seconds since the epoch."""
 
-    text: str
+    text: str = field(repr=False)
     id: str
     expires_at: int
 

@@ -34,7 +34,7 @@ The caller is told the category where that helps an honest one; what a forger co
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jose import jws
@@ -62,7 +62,7 @@ NOT_VALID = "the token is not valid; get a new one"
 class UnverifiedToken:
     """What a token says about itself. Nothing in it is true until `verify_token` has seen the signature."""
 
-    text: str
+    text: str = field(repr=False)
     algorithm: str
     key_id: str | None
     issuer: str
