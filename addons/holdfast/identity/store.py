@@ -16,7 +16,7 @@ from holdfast.identity.denylist import Revocation, Scope
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection
 
     from holdfast.database import Database
 
@@ -55,16 +55,14 @@ class RevocationStore:
 
     def all(self) -> list[Revocation]:
         """Every revocation, the oldest first."""
-        with self._database.reading() as connection:
-            rows = connection.execute(select(revocations).order_by(revocations.c.revoked_at, revocations.c.id))
-            return [Revocation(**{**row, "scope": Scope(row["scope"])}) for row in rows.mappings()]
+        return self._read()
 
     def require_new(self, revocation: Revocation) -> None:
         """Raise Conflict when what it names is revoked already."""
-        named = (revocation.issuer, revocation.scope, revocation.value)
-        for other in self.all():
-            if (other.issuer, other.scope, other.value) == named:
-                raise Conflict(f"{other.id} revokes it already; `holdfast identity restore {other.id}` lifts that")
+        issuer, scope, value = revocations.c.issuer, revocations.c.scope, revocations.c.value
+        named = (issuer == revocation.issuer, scope == revocation.scope.value, value == revocation.value)
+        for other in self._read(*named):
+            raise Conflict(f"{other.id} revokes it already; `holdfast identity restore {other.id}` lifts that")
 
     def add(self, revocation: Revocation) -> None:
         """Keep one. Raises Conflict when there is one of the same token, subject or user already."""
@@ -75,15 +73,20 @@ class RevocationStore:
 
     def get(self, revocation_id: str) -> Revocation:
         """One by its ID. Raises NotFound."""
-        for revocation in self.all():
-            if revocation.id == revocation_id:
-                return revocation
+        for revocation in self._read(revocations.c.id == revocation_id):
+            return revocation
         raise NotFound(f"there is no revocation {revocation_id}; `holdfast identity revocations` lists them")
 
     def remove(self, revocation_id: str) -> None:
         """Lift one, if it is there."""
         with self._database.writing() as connection:
             connection.execute(delete(revocations).where(revocations.c.id == revocation_id))
+
+    def _read(self, *conditions: ColumnElement[bool]) -> list[Revocation]:
+        query = select(revocations).where(*conditions).order_by(revocations.c.revoked_at, revocations.c.id)
+        with self._database.reading() as connection:
+            rows = connection.execute(query).mappings()
+            return [Revocation(**{**row, "scope": Scope(row["scope"])}) for row in rows]
 
 
 class UsedAssertions:
