@@ -118,7 +118,7 @@ class RetentionStore:
 
     @contextmanager
     def alone(self, lock_file: Path) -> Iterator[None]:
-        """Keep every other command that erases out. Raises Conflict when there is one; SQLite needs the file for it."""
+        """Keep every other command that writes here out. Raises Conflict when there is one; SQLite needs the file."""
         if self._database.dialect == "postgresql":
             with self._database.writing() as connection:
                 # Who may only read cannot lock a row, as they could take an advisory lock.
@@ -374,7 +374,7 @@ def delete_blobs(connection: Connection, day: str, digests: Iterable[str]) -> No
 
 
 def _busy() -> Conflict:
-    return Conflict("another command that erases from this record is under way; wait for its end")
+    return Conflict("another command that writes to this record is under way; wait for its end")
 
 
 def _partition_bytes(connection: Connection, day: str) -> int:

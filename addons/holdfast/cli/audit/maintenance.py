@@ -39,7 +39,7 @@ def open_store(
 def open_eraser(
     settings: Settings, requested_by: str, stack: ExitStack, gone: Sequence[str] | None = None
 ) -> tuple[RetentionStore, Eraser]:
-    """Open what erases, with every other command that erases kept out.
+    """Open what erases, with every other command that writes to the record kept out.
 
     Raises Conflict when there is one, ConfigurationError, Unavailable.
     """
