@@ -184,7 +184,7 @@ def _find_pieces(connection: Connection, day: str, log: int, seq: int, slot: str
 def _find_erasures(connection: Connection, gone: Mapping[tuple[int, str], str]) -> Iterator[tuple[str, str]]:
     """Yield bodies that are gone, known by log and `SEQ/SLOT`, with who had them erased, when and why."""
     ids = {log for log, _ in gone}
-    origins = dict(connection.execute(select(logs.c.origin, logs.c.id).where(logs.c.id.in_(ids))).tuples().all())
+    origins = dict(connection.execute(select(logs.c.origin, logs.c.id).where(logs.c.id.in_(ids))).all())
     query = (
         select(records.c.leaf)
         .select_from(records.join(logs, and_(logs.c.day == records.c.day, logs.c.id == records.c.log)))
