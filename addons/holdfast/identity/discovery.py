@@ -158,7 +158,8 @@ def open_trust(issuer: Issuer) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=file, cadata=issuer.certificate_authority or None)
     except OSError as error:
-        raise ValueError(f"certificateAuthorityFile {file} cannot be read: {error.strerror}") from error
+        # By its place, not by its setting: `holdfast login` has it from an option.
+        raise ValueError(f"its CA {file} cannot be read: {error.strerror}") from error
 
 
 async def _require_https(request: httpx.Request) -> None:
