@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from audit.anchors.authority import TimestampAuthority
 from audit.entries import entry
 from cli.losing import lose_the_end, write_and_lose
-from console.world import World, make_world
+from console.world import World, make_world, trust_saml
 from holdfast.audit.anchors.witness import open_witness
 from holdfast.audit.keys import EPOCH_KEY_DAYS, ROLES, KeyFolder, open_epoch_key
 from holdfast.audit.opening import open_ledger
@@ -25,15 +25,18 @@ from holdfast.audit.store.ledger import LedgerStore
 from holdfast.audit.trees import LedgerTrees
 from holdfast.certificates import make_authority, write_private
 from holdfast.cli import app
-from holdfast.cli.checks import check_approvals, judge_skew
+from holdfast.cli.checks import check_approvals, check_issuer, judge_skew
 from holdfast.settings import Listen
 from holdfast.settings.audit import Witness
+from holdfast.settings.identity import JWTAuthenticator
+from running import trusted_issuer
 from witness.witnessing import cosigned_in, running_witness
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from services.identity_provider import IdentityProvider
     from services.s3 import S3Server
 
 WITNESS_KEY = "witness.test+e2fd0001+not-a-key"
@@ -201,6 +204,34 @@ def test_the_database_that_is_read_from_is_tried_too(tmp_path: Path) -> None:
 def test_an_issuer_without_keys_is_a_failure(world: World) -> None:
     (world.folder / "jwks.json").write_text('{"keys": []}')
     assert diagnose(world)["issuer"][0] == "fail"
+
+
+async def test_an_issuer_is_asked_past_any_proxy(
+    identity_provider: IdentityProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    trusted = JWTAuthenticator.model_validate(
+        trusted_issuer(identity_provider.url, certificateAuthorityFile=identity_provider.ca_file)
+    )
+    check = await check_issuer(trusted)
+    assert (check.state, check.found.endswith(" keys")) == ("ok", True), check.found  # and its clock was told
+
+
+async def test_an_issuer_that_is_down_does_not_keep_the_gateway_from_starting() -> None:
+    check = await check_issuer(JWTAuthenticator.model_validate(trusted_issuer("https://127.0.0.1:1")))
+    assert (check.state, check.advice) == (
+        "fail",
+        "its callers are refused until it answers; the gateway starts if another does",
+    )
+
+
+@pytest.mark.parametrize(("days", "state"), [(90, "ok"), (10, "warn"), (-1, "fail")])
+def test_a_saml_provider_s_certificate_ends(world: World, days: int, state: str) -> None:
+    trust_saml(world, days=days)
+    found = diagnose(world)
+    assert found["saml"][0] == state
+    assert state == "ok" or "pin the certificate" in found["saml"][2]
+    assert found["tokens"] == ("ok", f"signed with the keys in {world.settings.token_key_folder}", "")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from kubernetes import config as kubernetes_config
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
-from console.world import World, make_world
+from console.world import GATEWAY, World, make_world, trust_saml
 from holdfast.cli import app
 
 if TYPE_CHECKING:
@@ -140,26 +140,10 @@ def test_of_several_issuers_one_must_be_named(world: World) -> None:
     assert log_in(world, "--client-id", "holdfast", "--issuer", "https://other.test").exit_code == 0
 
 
-GATEWAY = "https://gateway.test"
-SAML = f"""
-  tokens: {{url: "{GATEWAY}"}}
-  saml:
-  - entityID: "https://id.test/saml"
-    certificatesFile: ca.crt
-    singleSignOnURL: "https://id.test/sso"
-    serviceProviderEntityID: "{GATEWAY}/saml"
-    assertionConsumerServiceURL: "{GATEWAY}/saml/acs"
-    tokenURL: "{GATEWAY}/token"
-    mappings: {{username: {{prefix: "saml:"}}}}
-"""
-
-
 @pytest.fixture
 def saml_world(world: World) -> World:
     """One where people log in at a SAML provider, and nowhere else."""
-    settings = world.folder / "holdfast.yaml"
-    before, _, rest = settings.read_text().partition("  jwt:\n")
-    settings.write_text(f"{before}{SAML}policies:{rest.partition('policies:')[2]}")
+    trust_saml(world, alone=True)
     return world
 
 

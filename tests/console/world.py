@@ -35,6 +35,18 @@ identity:
 policies: [policy.yaml]
 approvals: {port: 0}
 """
+GATEWAY = "https://gateway.test"
+SAML = f"""\
+  tokens: {{url: "{GATEWAY}"}}
+  saml:
+  - entityID: "https://id.test/saml"
+    certificatesFile: saml.crt
+    singleSignOnURL: "https://id.test/sso"
+    serviceProviderEntityID: "{GATEWAY}/saml"
+    assertionConsumerServiceURL: "{GATEWAY}/saml/acs"
+    tokenURL: "{GATEWAY}/token"
+    mappings: {{username: {{prefix: "saml:"}}}}
+"""
 POLICY = """
 apiVersion: holdfast.dev/v1
 kind: Policy
@@ -146,3 +158,14 @@ def make_world(folder: Path, more: dict[str, object] | None = None) -> World:
     for name, text in contents.items():
         (folder / name).write_text(text)
     return World(folder, issuer)
+
+
+def trust_saml(world: World, *, alone: bool = False, days: int = 365) -> None:
+    """Have the settings trust a SAML provider besides, or `alone`, whose certificate is good for so many days yet."""
+    now = datetime.now(UTC)
+    signer = make_authority("id.test", now=now - timedelta(days=400), days=400 + days)
+    write_private(world.folder / "saml.crt", signer.certificate_pem)
+    file = world.folder / "holdfast.yaml"
+    before, _, rest = file.read_text().partition("  jwt:\n")
+    issuers, policies, after = rest.partition("policies:")
+    file.write_text(before + SAML + ("" if alone else f"  jwt:\n{issuers}") + policies + after)

@@ -5,7 +5,6 @@ None of them raises, changes anything, or shows a secret.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import ssl
@@ -31,9 +30,10 @@ from holdfast.credential.rights import impersonation_rights
 from holdfast.credential.sources import open_source
 from holdfast.database import Database
 from holdfast.errors import ConfigurationError, HoldfastError, Unavailable
-from holdfast.identity.discovery import choose_loader, metadata_url, open_trust
+from holdfast.identity.discovery import IssuerDown, choose_loader, metadata_url, open_client
 from holdfast.identity.keys import parse_key_set
 from holdfast.identity.mapping import UserMapper
+from holdfast.identity.saml.signature import read_certificates
 from holdfast.masking.plan import compile_plan
 from holdfast.policy.authorizer import load_policies
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from holdfast.audit.keys import Certificate
     from holdfast.settings import Settings
     from holdfast.settings.audit import Bucket, Timestamp, Witness
-    from holdfast.settings.identity import Issuer, JWTAuthenticator
+    from holdfast.settings.identity import Issuer, JWTAuthenticator, SAMLProvider
 
 TIMEOUT_SECONDS = 5
 RENEW_DAYS = 30
@@ -354,6 +354,8 @@ async def check_issuer(trusted: JWTAuthenticator) -> Check:
     try:
         UserMapper(trusted)
         keys = parse_key_set(await choose_loader(issuer)(), issuer.algorithms)
+    except IssuerDown as error:
+        return fail(name, str(error), "its callers are refused until it answers; the gateway starts if another does")
     except ConfigurationError as error:
         return fail(name, str(error), "its callers are refused, and the gateway does not start")
     except ValueError as error:
@@ -379,12 +381,34 @@ def judge_skew(name: str, found: str, skew: float | None) -> Check:
 async def _ask_skew(issuer: Issuer) -> float | None:
     """Seconds that the issuer's Date header (RFC 9110 section 6.6.1) is ahead of us; None without one."""
     try:
-        context = await asyncio.to_thread(open_trust, issuer)
-        async with httpx.AsyncClient(verify=context, timeout=TIMEOUT_SECONDS) as client:
+        async with await open_client(issuer) as client:
             response = await client.head(issuer.jwks_url or metadata_url(issuer))
         return parsedate_to_datetime(response.headers["date"]).timestamp() - time.time()
     except (httpx.HTTPError, OSError, KeyError, ValueError):
         return None
+
+
+def check_saml_provider(provider: SAMLProvider, now: datetime) -> Check:
+    """One SAML provider: a certificate that it may sign with is in date. The provider itself is not asked."""
+    name = f"saml {provider.entity_id}"
+    certificates = read_certificates(provider.certificates)
+    current = [it for it in certificates if it.not_valid_before_utc <= now <= it.not_valid_after_utc]
+    advice = "pin the certificate that it signs with next, beside those that are there"
+    if not current:
+        return fail(name, "none of its certificates is in date", f"{advice}: nobody can log in")
+    end = max(certificate.not_valid_after_utc for certificate in current)
+    found = f"its certificates end on {end:%Y-%m-%d}"
+    return warn(name, found, advice) if end - now < timedelta(days=RENEW_DAYS) else ok(name, found)
+
+
+def check_tokens(settings: Settings) -> list[Check]:
+    """Tokens of our own, where they are given: the folder of the keys that sign them can be written."""
+    if settings.identity.tokens is None:
+        return []
+    place = _existing_parent(settings.token_key_folder)
+    if not os.access(place, os.W_OK | os.X_OK):
+        return [fail("tokens", f"{place} cannot be written", "give it to the user who runs Holdfast")]
+    return [ok("tokens", f"signed with the keys in {settings.token_key_folder}")]
 
 
 async def check_upstream(settings: Settings) -> Check:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -42,7 +43,7 @@ def doctor(
     config: ConfigFile = None,
 ) -> None:
     """Try everything the gateway needs: settings, certificates, policies, the record's store and keys, payloads and
-    anchors, issuers, upstream, approvals.
+    anchors, issuers and SAML providers, upstream, approvals.
 
     It changes nothing and works beside a running gateway. Exits with 1 when something failed. With --rbac it asks
     nobody, and prints what to give to kubectl apply instead.
@@ -94,6 +95,8 @@ async def _check_all(config: Path | None) -> list[Check]:
         checks.check_payloads(settings),
         *checks.check_anchors(settings),
         *[await checks.check_issuer(trusted) for trusted in settings.identity.jwt],
+        *[checks.check_saml_provider(provider, datetime.now(UTC)) for provider in settings.identity.saml],
+        *checks.check_tokens(settings),
         await checks.check_upstream(settings),
         *await checks.check_impersonation(settings),
         await checks.check_approvals(settings),
