@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from services.identity_provider import PROJECT, IdentityProvider
+from services.identity_provider import IdentityProvider
+from services.node_server import PROJECT
 from services.npm import NodeFailed, install_packages
 from services.postgres import PostgresMissing, PostgresServer
 from services.s3 import S3Server
@@ -39,7 +40,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     with suppress(BuildFailed, GoMissing, NodeFailed):  # the fixtures tell
         if {"s3", "make_s3"} & wanted:
             find_versitygw(progress)
-        if "identity_provider" in wanted:
+        if {"identity_provider", "saml_provider"} & wanted:
             install_packages(PROJECT, progress)
     progress.done()
 

@@ -43,7 +43,7 @@ def port() -> int:
 
 
 @pytest.fixture
-def provider(tmp_path: Path, port: int) -> Iterator[SAMLTestProvider]:
+def saml_provider(tmp_path: Path, port: int) -> Iterator[SAMLTestProvider]:
     folder = tmp_path / "provider"
     folder.mkdir()
     provider = SAMLTestProvider(folder).start(f"https://127.0.0.1:{port}/saml/acs", "https://gateway.test/saml")
@@ -53,13 +53,13 @@ def provider(tmp_path: Path, port: int) -> Iterator[SAMLTestProvider]:
 
 @pytest.mark.parametrize("signed", ["assertion", "response"])
 def test_a_person_logs_in_at_a_saml_provider(
-    make_target: Callable[..., Target], provider: SAMLTestProvider, port: int, tmp_path: Path, signed: str
+    make_target: Callable[..., Target], saml_provider: SAMLTestProvider, port: int, tmp_path: Path, signed: str
 ) -> None:
     url = f"https://127.0.0.1:{port}"
     saml = {
         "entityID": ENTITY_ID,
-        "certificatesFile": str(provider.signing_certificate),
-        "singleSignOnURL": f"{provider.url}/sso?sign={signed}",
+        "certificatesFile": str(saml_provider.signing_certificate),
+        "singleSignOnURL": f"{saml_provider.url}/sso?sign={signed}",
         "serviceProviderEntityID": "https://gateway.test/saml",
         "assertionConsumerServiceURL": f"{url}/saml/acs",
         "tokenURL": f"{url}/token",
@@ -79,7 +79,7 @@ def test_a_person_logs_in_at_a_saml_provider(
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
-        "BROWSER": f"{provider.write_browser(tmp_path, target.gateway.ca_file)} %s",
+        "BROWSER": f"{saml_provider.write_browser(tmp_path, target.gateway.ca_file)} %s",
     }
     options = ["--issuer", url, "--client-id", "holdfast", "--token-type", "access", "--audience", url]
     options += ["--issuer-ca", str(target.gateway.ca_file)]

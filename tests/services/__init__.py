@@ -4,6 +4,8 @@ postgres    a PostgreSQL server, its crashes and its replicas
 s3          an S3 server with object lock
 versitygw   its program, built once with Go as the test cluster's are
 identity_provider  an OpenID provider, and the browser of its people
+saml_provider      a SAML provider, and the browser of alice
+node_server        what the two have in common
 npm         what Node programs need, installed once
 small_disk  a file system that a test fills
 """

@@ -6,33 +6,24 @@ which has a secret and takes client credentials.
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
-import shutil
 import ssl
 import sys
-import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from holdfast.certificates import make_authority
-from services.npm import find_node, install_packages
-from testcluster.processes import Process, spawn
+from services.node_server import NodeServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holdfast.login.request import LoginRequest
 
-HOST = "127.0.0.1"
-PROJECT = Path(__file__).parents[1] / "idp"
-START_SECONDS = 60
 MAX_STEPS = 20
 CLIENT = "kubectl"
 AUDIENCE = "https://gateway.test"
@@ -43,41 +34,15 @@ _ABORT = re.compile(r'<a href="([^"]*/abort)"')
 
 
 @dataclass
-class IdentityProvider:
+class IdentityProvider(NodeServer):
     """One provider, with its files in `folder`."""
 
-    folder: Path
-    url: str = ""
     client_secret: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
-    _process: Process | None = None
-
-    @property
-    def ca_file(self) -> Path:
-        """What its HTTPS is verified with."""
-        return self.folder / "ca.crt"
 
     def start(self, report: Callable[[str], None] = lambda _: None) -> IdentityProvider:
         """Start it; returns when it takes connections. Raises services.npm.NodeFailed."""
-        packages = install_packages(PROJECT, report)
-        self._issue_certificate()
-        shutil.copy(PROJECT / "server.js", self.folder)
-        shutil.copy(PROJECT / "package.json", self.folder)
-        (self.folder / "node_modules").symlink_to(packages)
-        log = self.folder / "log"
-        self._process = spawn(
-            "oidc-provider",
-            [find_node(), self.folder / "server.js", self.folder / "tls.crt", self.folder / "tls.key"],
-            log,
-            environment=os.environ | {"CLIENT_SECRET": self.client_secret},
-            folder=self.folder,
-        )
-        self.url = self._await_ready(self._process, log)
+        self.run("server.js", environment={"CLIENT_SECRET": self.client_secret}, report=report)
         return self
-
-    def stop(self) -> None:
-        """End it; it forgets everything."""
-        if self._process is not None:
-            self._process.stop()
 
     def client(self) -> httpx.Client:
         """An HTTP client that trusts it, and keeps cookies."""
@@ -122,25 +87,6 @@ class IdentityProvider:
         with self.client() as client:
             action, hidden = _read_form(client.get(address))
             return _walk(client, client.post(action, data=hidden | {"user_code": code}), user, consent)
-
-    def _issue_certificate(self) -> None:
-        now = datetime.now(UTC)
-        authority = make_authority("identity provider of the tests", now=now, days=2)
-        pair = authority.issue(HOST, hosts=(HOST,), now=now, days=2)
-        self.ca_file.write_bytes(authority.certificate_pem)
-        (self.folder / "tls.crt").write_bytes(pair.certificate_pem)
-        (self.folder / "tls.key").write_bytes(pair.key_pem)
-
-    def _await_ready(self, process: Process, log: Path) -> str:
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            process.check()
-            ready = [line for line in log.read_text().splitlines() if line.startswith("ready ")]
-            if ready:
-                return ready[0].split()[1]
-            time.sleep(0.05)
-        self.stop()
-        raise TimeoutError(f"oidc-provider does not listen after {START_SECONDS} s; {log} says more")
 
 
 def login_request(provider: IdentityProvider, **more: Any) -> LoginRequest:
