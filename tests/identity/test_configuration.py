@@ -207,6 +207,20 @@ def test_a_fault_is_one_sentence(load: Load, entries: list[dict[str, Any]], faul
 
 
 @pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("https://issuer.test", "a tokens.url that is not an issuer.url of jwt"),
+        ("https://gateway.test/", "without a slash at its end"),
+        ("http://gateway.test", "an https:// address"),
+    ],
+)
+def test_own_tokens_have_an_address_of_their_own(load: Load, url: str, fault: str) -> None:
+    assert load(jwt=[entry()], tokens={"url": "https://gateway.test"}).identity.tokens is not None
+    with pytest.raises(ConfigurationError, match=fault):
+        load(jwt=[entry()], tokens={"url": url})
+
+
+@pytest.mark.parametrize(
     ("change", "fault"),
     [
         (

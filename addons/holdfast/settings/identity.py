@@ -86,9 +86,7 @@ class Issuer(Section):
     @classmethod
     def _address(cls, url: str | None) -> str | None:
         if url is not None:
-            _check_url(url)
-            if not url.startswith("https://"):
-                raise ValueError("an https:// address")
+            _check_secure(url)
         return url
 
     @field_validator("certificate_authority")
@@ -259,7 +257,7 @@ class Attribute(Section):
 class ExtraAttribute(Section):
     """An extra attribute of the user, from an attribute of the assertion."""
 
-    key: str = Field(description="Lower-case `DOMAIN/PATH`, not of Kubernetes' own domains.")
+    key: str = Field(description="Lower-case `DOMAIN/PATH`, not of Kubernetes' own domains nor of `holdfast.dev`.")
     attribute: str = Field(description="The attribute's `Name`; without it the key is left out.", min_length=1)
 
     @field_validator("key")
@@ -381,8 +379,8 @@ class OwnTokens(Section):
     @field_validator("url")
     @classmethod
     def _address(cls, url: str) -> str:
-        _check_url(url)
-        if not url.startswith("https://") or url.endswith("/"):
+        _check_secure(url)
+        if url.endswith("/"):
             raise ValueError("an https:// address without a slash at its end")
         return url
 
@@ -409,6 +407,8 @@ class IdentitySection(Section):
             raise ValueError("jwt, saml, or authenticationConfiguration")
         for provider in self.saml:
             self._check_addresses(provider)
+        if self.tokens is not None and any(trusted.issuer.url == self.tokens.url for trusted in self.jwt):
+            raise ValueError("a tokens.url that is not an issuer.url of jwt: Holdfast trusts its own tokens anyway")
         for kind, urls in (
             ("issuer.url", [authenticator.issuer.url for authenticator in self.jwt]),
             ("issuer.discoveryURL", [authenticator.issuer.discovery_url for authenticator in self.jwt]),
