@@ -14,7 +14,6 @@ import pytest
 from console.world import ISSUER
 from holdfast.audit.record import Kind
 from holdfast.console.application import ApprovalsAPI
-from holdfast.console.decisions import Decisions
 from holdfast.console.tokens import TOKEN_EXCHANGE, TokenService
 from holdfast.errors import Unavailable
 from holdfast.identity.authenticator import Authenticator
@@ -55,15 +54,17 @@ class Endpoint:
     """The approvals API with the token endpoint, and an issuer that it trusts."""
 
     def __init__(self, folder: Path) -> None:
-        self.issuer = DevIssuer(ISSUER)
+        now = time.time()  # and so it stays
+        self.issuer = DevIssuer(ISSUER, clock=lambda: now)
         (folder / "jwks.json").write_text(json.dumps(self.issuer.jwks()))
         keys = TokenKeys(folder / "token-keys")
-        keys.prepare(time.time(), SETTINGS.lifetime_seconds)
+        keys.prepare(now, SETTINGS.lifetime_seconds)
         section = IdentitySection.model_validate({"jwt": [trusted_issuer(jwksFile=folder / "jwks.json")]})
-        self.authenticator = Authenticator(section, OwnTokenMapper(SETTINGS, keys.jwks_file))
+        self.authenticator = Authenticator(section, OwnTokenMapper(SETTINGS, keys.jwks_file), clock=lambda: now)
         self.writer = Writer()
-        service = TokenService(SETTINGS, keys, self.authenticator, self.writer, lambda: datetime.now(UTC))
-        decisions: Any = Decisions.__new__(Decisions)
+        moment = datetime.fromtimestamp(now, UTC)
+        service = TokenService(SETTINGS, keys, self.authenticator, self.writer, lambda: moment)
+        decisions: Any = None
         self.application = ApprovalsAPI(self.authenticator, decisions, service).application()
 
     async def ask(self, **form: str | None) -> httpx.Response:
@@ -97,7 +98,7 @@ async def test_a_token_of_a_trusted_issuer_becomes_one_of_ours(tmp_path: Path) -
             "Bearer",
             "urn:ietf:params:oauth:token-type:access_token",
         )
-        assert 590 < given["expires_in"] <= 600
+        assert given["expires_in"] == 600
         found = await endpoint.authenticator.authenticate(f"Bearer {given['access_token']}")
         assert (found.issuer, found.username, found.groups) == (ISSUER, "ada", ("dev",))
         assert found.claims["jti"] == "t-1"
@@ -169,6 +170,20 @@ async def test_nothing_is_given_that_is_not_on_record(tmp_path: Path) -> None:
         answer = await endpoint.ask()
         assert answer.status_code == 503
         assert answer.json() == {"error": "temporarily_unavailable", "error_description": "the audit database is away"}
+
+
+async def test_a_gateway_that_cannot_sign_says_so_and_not_where_its_keys_are(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with started(tmp_path) as endpoint:
+        await endpoint.ask()  # afterwards it looks for keys only, and makes none
+        folder = tmp_path / "token-keys"
+        for key in folder.glob("*.pem"):
+            key.rename(key.with_suffix(".gone"))
+        answer = await endpoint.ask()
+        assert (answer.status_code, answer.json()["error"]) == (503, "temporarily_unavailable")
+        assert str(folder) not in answer.text
+        assert f"no token can be signed: {folder}: has no key" in caplog.text
 
 
 @pytest.mark.parametrize(

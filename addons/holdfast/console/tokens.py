@@ -12,6 +12,7 @@ it was given is on record first, and so is why one was not. Errors are OAuth's (
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import secrets
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from holdfast.audit.record import Entry, Issued, Kind, Record, describe_caller, describe_refusal, timestamp
-from holdfast.errors import BadRequest, HoldfastError, TooLarge, Unauthorized
+from holdfast.errors import BadRequest, ConfigurationError, HoldfastError, TooLarge, Unauthorized, Unavailable
 from holdfast.identity.denylist import REVOKED
 from holdfast.identity.own_tokens import MintedToken, mint
 from holdfast.serving import read_body
@@ -56,6 +57,7 @@ _LOGIN_METADATA: dict[str, Any] = {
 }
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
+logger = logging.getLogger(__name__)
 
 type Grant = Callable[[Mapping[str, str]], Awaitable[tuple[Identity, str]]]
 """Takes the parameters of a request; tells who it is for, and the grant's name for the record. Raises OAuthError."""
@@ -139,7 +141,11 @@ class TokenService:
         now = self._clock()
         if self._authenticator.is_revoked(identity):
             raise OAuthError("invalid_grant", REVOKED)
-        key = await asyncio.to_thread(self._signing_key, now.timestamp())
+        try:
+            key = await asyncio.to_thread(self._signing_key, now.timestamp())
+        except ConfigurationError as fault:
+            logger.error("no token can be signed: %s", fault)
+            raise Unavailable("the gateway cannot sign a token now; its operators find the cause in its log") from fault
         try:
             token = mint(identity, self._settings, key, now=now.timestamp(), token_id=secrets.token_urlsafe(16))
         except BadRequest as error:

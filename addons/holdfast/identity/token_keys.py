@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from contextlib import contextmanager
 from hashlib import sha256
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from holdfast.identity.own_tokens import ALGORITHM, SigningKey
 from holdfast.identity.serialization import encode_base64url
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 JWKS_FILE = "jwks.json"
@@ -46,22 +48,28 @@ class TokenKeys:
 
     def prepare(self, now: float, lifetime_seconds: int) -> None:
         """Make the first key, the next one, or remove those that are over, as far as it is time for that."""
-        try:
+        with self._telling_faults():
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with (self.folder / ".lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 self._rotate(now, lifetime_seconds)
-        except OSError as error:
-            raise ConfigurationError(f"{error.filename or self.folder}: {error.strerror}.") from error
 
     def signing_key(self, now: float) -> SigningKey:
         """The newest key that everybody has had the time to read, or else the oldest."""
-        made = self._made()
-        settled = [path for path, at in made if now - at >= SETTLE_SECONDS]
-        if not made:
-            raise ConfigurationError(f"{self.folder}: has no key; start the gateway once.")
-        path = settled[-1] if settled else made[0][0]
-        return SigningKey(path.stem, path.read_bytes())
+        with self._telling_faults():
+            made = self._made()
+            settled = [path for path, at in made if now - at >= SETTLE_SECONDS]
+            if not made:
+                raise ConfigurationError(f"{self.folder}: has no key; start the gateway once.")
+            path = settled[-1] if settled else made[0][0]
+            return SigningKey(path.stem, path.read_bytes())
+
+    @contextmanager
+    def _telling_faults(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ConfigurationError(f"{error.filename or self.folder}: {error.strerror}.") from error
 
     def secrets(self, now: float) -> tuple[bytes, ...]:
         """What sealing derives its keys from: the key that signs first, then the others."""
