@@ -3,7 +3,7 @@
 The path of one request, and the reading order:
 
     client -- TLS --> kube        what is asked: RequestInfo from the canonical path
-                      identity    who asks: an OIDC token becomes an Identity
+                      identity    who asks: a token, of an OIDC issuer or our own, becomes an Identity
                       policy      Decision: allow | deny | hold, the rule that said so, the masks that apply
                       approval    hold: the call waits on the wire for a person
                       audit       the intent is durable
@@ -27,7 +27,7 @@ The path of one request, and the reading order:
     hooks         one thin mitmproxy hook class per stage; fail_closed; `holdfast serve`; flowfile, the record as a
                   mitmproxy flow file
     replay        calls told as stories, from the record
-    console       the approvals API, a process of its own
+    console       the approvals API, and where tokens of our own are given; a process of its own
     witness       cosigns the checkpoints of gateways elsewhere, a process of its own
     login         how people get a token: their browser, a device code, and what is kept for kubectl
     cli           the `holdfast` command

@@ -1,4 +1,6 @@
-"""The approvals API: where held calls are seen and decided. A process of its own, never on the path of a request.
+"""The approvals API: where held calls are seen and decided, and tokens of our own given.
+
+A process of its own, never on the path of a request.
 
 views        who may see a hold, and how it looks in JSON
 decisions    a decision: checked, made durable as a record, then put into effect

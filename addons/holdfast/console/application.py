@@ -6,9 +6,9 @@
     POST /v1/holds/{id}/approve      {"reason": "..."}; the reason may be left out
     POST /v1/holds/{id}/deny         {"reason": "..."}
 
-and those of `tokens`, where tokens of our own are given. Of these here all but the first carry `Authorization: Bearer
-TOKEN` of a trusted issuer. There are no cookies and no
-CORS headers, so a web page elsewhere can do nothing in a person's name.
+and, where tokens of our own are given, those of `tokens`. All of these here but the first want `Authorization: Bearer
+TOKEN`, of a trusted issuer. There are no cookies and no CORS headers, so a web page elsewhere can do nothing in a
+person's name.
 """
 
 from __future__ import annotations

@@ -97,7 +97,10 @@ class Authenticator:
         return None if found is None or self.is_revoked(found) else found
 
     async def identify(self, text: str) -> Identity:
-        """Verify a token that is to be exchanged for one of our own, so not one of those. Raises Unauthorized."""
+        """Verify a token that is to be exchanged for one of our own.
+
+        Raises Unauthorized as `authenticate` does, and with `own_token` for one that is our own already.
+        """
         if parse_token(text).issuer == self._own_url:
             raise Unauthorized("the token is one of the gateway's own already", "own_token")
         return await self.authenticate(SCHEME + text)
@@ -109,7 +112,7 @@ class Authenticator:
     async def authenticate(self, authorization: str | None) -> Identity:
         """Verify the token in `Bearer TOKEN`; waits for a key fetch only when the token's key is not known.
 
-        Raises Unauthorized, with the reason codes of `holdfast.identity.token` and `no_token`, `not_bearer` and
+        Raises Unauthorized, with the reason codes of `holdfast.identity.token` and `no_token`, `not_bearer`,
         `keys_unavailable` and `revoked`.
         """
         token = _read_bearer(authorization)
