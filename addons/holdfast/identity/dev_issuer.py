@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import socket
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qs
 
 import msgspec
-import uvicorn
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from jose import jwk, jws
@@ -31,8 +30,10 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from holdfast.errors import ConfigurationError
+from holdfast.serving import Server, Service
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
@@ -167,10 +168,16 @@ async def serve_dev_issuer(
     Port 0 takes a free one. Raises ConfigurationError when `host` is not a loopback address, the port is taken,
     or the certificate cannot be used.
     """
-    with _bind_loopback(host, port) as listener:
+    if host not in {LOOPBACK, "localhost"}:
+        raise ConfigurationError(
+            f"The development issuer signs tokens for anyone, so it does not listen on {host}: use {LOOPBACK}."
+        )
+    service = Service("the development issuer", "choose another with --listen", certificate, private_key)
+    with closing(service.bind(LOOPBACK, port)) as listener:
         bound_port: int = listener.getsockname()[1]
         issuer.url = issuer.url or f"https://{host}:{bound_port}"
-        server = uvicorn.Server(_configure(issuer, certificate, private_key))
+        server = Server(service.configure(issuer.application()), ignore_interrupt=False)
+        listener.listen()
         ready(bound_port)
         await _serve_until_cancelled(server, listener)
 
@@ -194,41 +201,11 @@ def _read_token_request(content_type: str, body: bytes) -> TokenRequest:
     return msgspec.convert(fields, TokenRequest, strict=False)
 
 
-def _bind_loopback(host: str, port: int) -> socket.socket:
-    if host not in {LOOPBACK, "localhost"}:
-        raise ConfigurationError(
-            f"The development issuer signs tokens for anyone, so it does not listen on {host}: use {LOOPBACK}."
-        )
-    try:
-        return socket.create_server((LOOPBACK, port))
-    except OSError as error:
-        raise ConfigurationError(f"The development issuer cannot listen on {host}:{port}: {error.strerror}.") from error
-
-
-def _configure(issuer: DevIssuer, certificate: Path, private_key: Path) -> uvicorn.Config:
-    config = uvicorn.Config(
-        issuer.application(),
-        ssl_certfile=certificate,
-        ssl_keyfile=private_key,
-        lifespan="off",
-        log_config=None,
-        log_level="warning",
-        timeout_graceful_shutdown=1,
-    )
-    try:
-        config.load()
-    except OSError as error:
-        raise ConfigurationError(
-            f"The development issuer cannot use {certificate} with {private_key}: {error.strerror}."
-        ) from error
-    return config
-
-
-async def _serve_until_cancelled(server: uvicorn.Server, listener: socket.socket) -> None:
+async def _serve_until_cancelled(server: Server, listener: socket.socket) -> None:
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await asyncio.shield(serving)
     except asyncio.CancelledError:
-        server.should_exit = True
+        server.stop()
         await serving
         raise
