@@ -131,6 +131,7 @@ def test_watch_prints_a_hold_again_when_it_is_decided(approvals: Approvals, worl
             "or name the approvals API with --server and --certificate-authority, which is the gateway's "
             "state/listener/ca.crt",
         ),
+        ({"HOLDFAST_TOKEN": "x y"}, ["--server", "{server}"], "$HOLDFAST_TOKEN: expected one bearer token on one line"),
         ({"HOLDFAST_TOKEN": "x"}, ["--server", "{server}"], "its certificate is not trusted"),
         ({"HOLDFAST_TOKEN_FILE": "{folder}/none"}, ["--server", "{server}"], "none: cannot be read"),
         ({"HOLDFAST_TOKEN": "x"}, ["--server", "{server}", "--certificate-authority", "{folder}/jwks.json"], "PEM"),

@@ -16,6 +16,7 @@ import typer
 from holdfast.cli.options import ConfigFile, OutputFormat, read_settings
 from holdfast.cli.output import Output, print_pairs, print_table, print_value, show_on_one_line, show_safely
 from holdfast.errors import ConfigurationError
+from holdfast.login.cached import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, is_bearer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +31,6 @@ WITHOUT_SETTINGS = (
     "name the approvals API with --server and --certificate-authority, which is the gateway's state/listener/ca.crt "
     "(its listen.certificateAuthority where it has one)"
 )
-TOKEN_VARIABLE = "HOLDFAST_TOKEN"  # noqa: S105  the name of a variable
 
 app = typer.Typer(help="See what waits for a person, and decide it.", no_args_is_help=True)
 
@@ -53,7 +53,7 @@ TokenFile = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        envvar="HOLDFAST_TOKEN_FILE",
+        envvar=TOKEN_FILE_VARIABLE,
         help=f"Your token, of an issuer that the gateway trusts; or set ${TOKEN_VARIABLE} to the token.",
     ),
 ]
@@ -179,10 +179,12 @@ def _token_reader(token_file: Path | None) -> Callable[[], str]:
     if token_file is not None:
         return partial(read_token, token_file)
     token = os.environ.get(TOKEN_VARIABLE, "").strip()
-    if not token.isascii() or not token.isprintable():
-        raise ConfigurationError(f"${TOKEN_VARIABLE}: expected one bearer token.")
     if not token:
-        raise ConfigurationError(f"no token: give --token-file FILE, or set $HOLDFAST_TOKEN_FILE or ${TOKEN_VARIABLE}.")
+        raise ConfigurationError(
+            f"no token: give --token-file FILE, or set ${TOKEN_FILE_VARIABLE} or ${TOKEN_VARIABLE}."
+        )
+    if not is_bearer(token):
+        raise ConfigurationError(f"${TOKEN_VARIABLE}: expected one bearer token on one line.")
     return lambda: token
 
 
