@@ -14,6 +14,7 @@ import pytest
 
 from attacks.conftest import POD_PATH, pending_holds
 from attacks.scripted_upstream import answer, send
+from attacks.wire import read_answer
 from holdfast.approval.store import HoldStore
 from holdfast.database import Database
 from holdfast.errors import Conflict
@@ -157,6 +158,22 @@ def test_no_call_passes_until_it_is_lifted(target: Target) -> None:
     done = target.gateway.holdfast("identity", "restore", revocation["id"], "--reason", "a mistake")
     assert done.returncode == 0, done.stderr
     target.settle(lambda: target.call("GET", POD_PATH, token=token).status_code == 200)
+
+
+def test_a_call_whose_body_comes_after_the_revocation_does_not_pass(target: Target) -> None:
+    head = f"GET {POD_PATH} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer <token>\r\nContent-Length: 2\r\n\r\n".encode()
+    token = target.gateway.token("agent", "agents")
+    with target.connect() as waiting:
+        waiting.sendall(target.fill(head, token) + b"{")
+        assert target.send(head + b"{}", token=token).code == 200
+        revoke(target, "--subject", "agent")
+        target.settle(lambda: target.call("GET", POD_PATH, token=token).status_code == 401)
+        before = len(target.upstream.calls())
+        waiting.sendall(b"}")
+        refused = read_answer(waiting)
+    assert (refused.code, refused.status["message"].startswith("the token was revoked")) == (401, True)
+    assert target.outcomes(POD_PATH)[-1]["refusal"]["why"] == "revoked"
+    assert len(target.upstream.calls()) == before
 
 
 def test_a_revocation_is_on_record_and_listed(target: Target) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from holdfast.errors import Unauthorized
-from holdfast.hooks.fail_closed import fail_closed_even_refused
+from holdfast.hooks.fail_closed import fail_closed, fail_closed_even_refused
+from holdfast.identity.denylist import REVOKED
 from holdfast.kube.headers import presented_authorization
 
 if TYPE_CHECKING:
@@ -32,3 +33,9 @@ class Identified:
         except Unauthorized:
             if not exchange.is_refused:
                 raise
+
+    @fail_closed
+    def request(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        """Look again when the body is there: it may have come long after the headers."""
+        if exchange.identity is not None and self.gateway.authenticator.is_revoked(exchange.identity):
+            raise Unauthorized(REVOKED, "revoked")
