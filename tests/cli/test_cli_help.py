@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,3 +115,18 @@ def test_a_bad_settings_file_is_one_sentence_and_exit_code_2(
     assert result.exit_code == 2
     assert result.stderr.startswith(sentence.format(file=file))
     assert result.stderr.count("\n") == 1
+
+
+def test_no_command_leaves_a_core_dump_with_its_secrets() -> None:
+    program = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_CORE, (1, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+from holdfast.cli import main
+try:
+    sys.argv[1:] = ["--version"]
+    main()
+finally:
+    print(resource.getrlimit(resource.RLIMIT_CORE)[0])
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout.splitlines()[-1]) == (0, "0"), ran.stderr

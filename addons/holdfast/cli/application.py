@@ -97,6 +97,7 @@ app.add_typer(dev_issuer.app, name="dev-issuer")
 
 def main() -> None:
     """Run the command line and exit; what nobody foresaw becomes a sentence too (`python -X dev` shows it whole)."""
+    _forbid_core_dumps()
     try:
         app()
     except Exception as fault:
@@ -107,3 +108,12 @@ def main() -> None:
         place = f"{where.name}, {where.filename}:{where.lineno}"
         typer.echo(f"holdfast: failed with {type(fault).__name__} in {place}: a fault of Holdfast itself.", err=True)
         sys.exit(1)
+
+
+def _forbid_core_dumps() -> None:
+    """Whatever ends a command leaves no file with the tokens and keys that it had in memory."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
