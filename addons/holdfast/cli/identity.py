@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.cli.audit.maintenance import RequestedBy, open_log, open_store, who_runs_this
+from holdfast.cli.audit.maintenance import LOCK_FILE, RequestedBy, open_log, open_store, who_runs_this
 from holdfast.cli.explain import explain
 from holdfast.cli.options import ConfigFile, OutputFormat, parse_age, read_settings, require_reason
 from holdfast.cli.output import Output, print_table, print_value
 from holdfast.errors import ConfigurationError, HoldfastError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Iterator
 
-    from holdfast.identity.denylist import Revocation
+    from holdfast.audit.ledger import Ledger
+    from holdfast.identity.denylist import Revocation, Scope
     from holdfast.identity.store import RevocationStore
     from holdfast.settings import Settings
 
@@ -67,9 +67,9 @@ def revoke(
         revoked_at=now,
         until=now + parse_age(lasting, "--for") if lasting else None,
     )
-    with _opened(settings) as (store, write):
+    with _opened(settings) as (store, ledger):
         store.require_new(revocation)
-        write(revocation, revocation.revoked_by, reason, lifted=False)
+        _record(ledger, revocation, revocation.revoked_by, reason, lifted=False)
         store.add(revocation)
     _print_one(revocation, "revoked", output)
 
@@ -90,9 +90,9 @@ def restore(
     """
     reason = require_reason(reason)
     settings = read_settings(config)
-    with _opened(settings) as (store, write):
+    with _opened(settings) as (store, ledger):
         revocation = store.get(revocation_id)
-        write(revocation, requested_by or who_runs_this(), reason, lifted=True)
+        _record(ledger, revocation, requested_by or who_runs_this(), reason, lifted=True)
         store.remove(revocation_id)
     _print_one(revocation, "lifted", output)
 
@@ -118,38 +118,37 @@ def list_revocations(output: OutputFormat = Output.TABLE, config: ConfigFile = N
 
 
 @contextmanager
-def _opened(settings: Settings) -> Iterator[tuple[RevocationStore, Callable[..., None]]]:
-    """The store, and what writes to the record; every other command that writes there is kept out meanwhile."""
+def _opened(settings: Settings) -> Iterator[tuple[RevocationStore, Ledger]]:
+    """The store and the log; every other command that writes to the record is kept out meanwhile."""
     from holdfast.database import Database
     from holdfast.identity.store import RevocationStore
 
     with ExitStack() as stack:
         database = stack.enter_context(closing(Database.open(settings.database_url, create=False)))
-        lock: Path = settings.state_dir / "audit.maintenance.lock"
-        stack.enter_context(open_store(database).alone(lock))
-        ledger = open_log(settings, database, stack)
-
-        def write(revocation: Revocation, by: str, reason: str, *, lifted: bool) -> None:
-            from holdfast.audit.record import Entry, Kind, Record, Revoked, timestamp
-
-            told = Revoked(
-                id=revocation.id,
-                issuer=revocation.issuer,
-                scope=revocation.scope.value,
-                value=revocation.value,
-                until=timestamp(revocation.until) if revocation.until else "",
-                reason=reason,
-                requested_by=by,
-                lifted=lifted,
-            )
-            (outcome,) = ledger.write([Entry(Record(kind=Kind.REVOKE, at=timestamp(datetime.now(UTC)), revoke=told))])
-            if isinstance(outcome, HoldfastError):
-                raise outcome
-
-        yield RevocationStore(database), write
+        stack.enter_context(open_store(database).alone(settings.state_dir / LOCK_FILE))
+        yield RevocationStore(database), open_log(settings, database, stack)
 
 
-def _one_scope(token_id: str, subject: str, user: str) -> tuple[Any, str]:
+def _record(ledger: Ledger, revocation: Revocation, by: str, reason: str, *, lifted: bool) -> None:
+    """Put on record what is about to count. Raises what keeps it from being durable."""
+    from holdfast.audit.record import Entry, Kind, Record, Revoked, timestamp
+
+    told = Revoked(
+        id=revocation.id,
+        issuer=revocation.issuer,
+        scope=revocation.scope.value,
+        value=revocation.value,
+        until=timestamp(revocation.until) if revocation.until else "",
+        reason=reason,
+        requested_by=by,
+        lifted=lifted,
+    )
+    (outcome,) = ledger.write([Entry(Record(kind=Kind.REVOKE, at=timestamp(datetime.now(UTC)), revoke=told))])
+    if isinstance(outcome, HoldfastError):
+        raise outcome
+
+
+def _one_scope(token_id: str, subject: str, user: str) -> tuple[Scope, str]:
     from holdfast.identity.denylist import Scope
 
     given = [

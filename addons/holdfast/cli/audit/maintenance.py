@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from holdfast.database import Database
     from holdfast.settings import Settings
 
+LOCK_FILE = "audit.maintenance.lock"
+"""In `stateDir`: whoever holds it is the one command that writes to the record."""
+
 RequestedBy = Annotated[str, typer.Option(help="Who wants it; the name of the user who runs this when absent.")]
 
 
@@ -52,7 +55,7 @@ def open_eraser(
     database = stack.enter_context(closing(Database.open(settings.database_url, create=False)))
     pieces = stack.enter_context(open_payloads(settings))
     store = open_store(database, pieces, gone)
-    stack.enter_context(store.alone(settings.state_dir / "audit.maintenance.lock"))
+    stack.enter_context(store.alone(settings.state_dir / LOCK_FILE))
     eraser = Eraser(
         store,
         DayDropper(database, SignedLogs(database, root), has_pieces=pieces is not None),
