@@ -186,7 +186,8 @@ class Hold:
     """One request that waits, or waited, for a person. Times are UTC.
 
     `digest` is `binding_digest` of the request: an approval is good for these bytes, this identity, once.
-    `summary` is what an approver reads (masked), `kubectl` the client's own name for its command (display only).
+    `uri` and `body` are what an approver reads (masked), `kubectl` the client's own name for its command (display
+    only).
     """
 
     id: HoldID

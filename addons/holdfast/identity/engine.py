@@ -5,8 +5,6 @@ Only keys that `construct_key` made are ever given to it, with the one algorithm
 
 from __future__ import annotations
 
-from typing import Any
-
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
@@ -64,6 +62,6 @@ for _name in _HASHES:
 jwk.register_key("EdDSA", Ed25519Key)
 
 
-def construct_key(pem: bytes, algorithm: str) -> Any:
+def construct_key(pem: bytes, algorithm: str) -> Key:
     """The key that `jws.verify` takes, bound to one algorithm."""
     return jwk.construct(pem, algorithm)
