@@ -28,7 +28,6 @@ from holdfast.identity.store import UsedAssertions
 from holdfast.identity.token_keys import TokenKeys
 from holdfast.settings.identity import IdentitySection, OwnTokens, SAMLProvider
 from identity.saml.forging import IDP, NOW, grant, response_signed, trusting
-from running import trusted_issuer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -59,10 +58,9 @@ class World:
     now: float = float(NOW)
 
     def __post_init__(self) -> None:
-        (self.folder / "jwks.json").write_text('{"keys": []}')
         self.keys = TokenKeys(self.folder / "token-keys")
         self.keys.prepare(self.now, SETTINGS.lifetime_seconds)
-        section = IdentitySection.model_validate({"jwt": [trusted_issuer(jwksFile=self.folder / "jwks.json")]})
+        section = IdentitySection(tokens=SETTINGS, saml=self.providers)
         own = OwnTokenMapper(SETTINGS, self.keys.jwks_file)
         self.authenticator = Authenticator(section, own, clock=lambda: self.now)
         self.writer = Writer()
@@ -104,7 +102,7 @@ class World:
 async def opened(folder: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> AsyncIterator[World]:
     monkeypatch.setattr("holdfast.console.saml.secrets.token_hex", lambda size: "1")
     world = World(folder, **options)
-    await world.authenticator._sources[URL].start()
+    await world.authenticator.start()
     yield world
     await world.client.aclose()
     await world.authenticator.close()
