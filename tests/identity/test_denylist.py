@@ -93,6 +93,20 @@ def test_what_is_revoked_cannot_be_revoked_again(database: Database) -> None:
     assert store.all() == [ONE]
 
 
+def test_what_was_revoked_for_a_time_can_be_revoked_again_when_that_is_over(database: Database) -> None:
+    store, end = RevocationStore(database), NOON + timedelta(hours=8)
+    store.add(replace(ONE, until=end))
+    early = replace(ONE, id="r-2", revoked_at=end - timedelta(seconds=1))
+    with pytest.raises(Conflict, match="r-1 revokes it already"):
+        store.require_new(early)
+    with pytest.raises(Conflict, match="revoked already"):
+        store.add(early)
+    again = replace(ONE, id="r-3", revoked_at=end)
+    store.require_new(again)
+    store.add(again)
+    assert store.all() == [again]
+
+
 def test_an_assertion_is_used_once_whoever_asks(database: Database) -> None:
     now, until = NOW, NOW + 300
     first, second = (UsedAssertions(database, lambda: now) for _ in range(2))

@@ -99,7 +99,7 @@ def restore(
 
 @app.command("revocations")
 def list_revocations(output: OutputFormat = Output.TABLE, config: ConfigFile = None) -> None:
-    """List what is revoked, the oldest first.
+    """List what is revoked now, the oldest first; what was before is in the record.
 
     \b
     Example:
@@ -110,7 +110,7 @@ def list_revocations(output: OutputFormat = Output.TABLE, config: ConfigFile = N
 
     settings = read_settings(config)
     with closing(Database.open(settings.database_url, create=False)) as database:
-        found = RevocationStore(database).all()
+        found = [each for each in RevocationStore(database).all() if each.holds_at(datetime.now(UTC).timestamp())]
     if output is not Output.TABLE:
         print_value({"revocations": list(map(_describe, found))}, output)
         return

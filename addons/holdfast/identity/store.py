@@ -58,16 +58,20 @@ class RevocationStore:
         return self._read()
 
     def require_new(self, revocation: Revocation) -> None:
-        """Raise Conflict when what it names is revoked already."""
-        issuer, scope, value = revocations.c.issuer, revocations.c.scope, revocations.c.value
-        named = (issuer == revocation.issuer, scope == revocation.scope.value, value == revocation.value)
-        for other in self._read(*named):
-            raise Conflict(f"{other.id} revokes it already; `holdfast identity restore {other.id}` lifts that")
+        """Raise Conflict when what it names is revoked already at that time."""
+        for other in self._read(*_same_name(revocation)):
+            if other.holds_at(revocation.revoked_at.timestamp()):
+                raise Conflict(f"{other.id} revokes it already; `holdfast identity restore {other.id}` lifts that")
 
     def add(self, revocation: Revocation) -> None:
-        """Keep one. Raises Conflict when there is one of the same token, subject or user already."""
+        """Keep one, in the place of one whose time is over.
+
+        Raises Conflict when the same token, subject or user is revoked already.
+        """
         values = {column.name: getattr(revocation, column.name) for column in revocations.c}
+        is_over = revocations.c.until <= revocation.revoked_at
         with self._database.writing() as connection:
+            connection.execute(delete(revocations).where(*_same_name(revocation), is_over))
             if not _insert_new(connection, revocations, {**values, "scope": revocation.scope.value}):
                 raise Conflict("it is revoked already; `holdfast identity revocations` lists what is")
 
@@ -87,6 +91,16 @@ class RevocationStore:
         with self._database.reading() as connection:
             rows = connection.execute(query).mappings()
             return [Revocation(**{**row, "scope": Scope(row["scope"])}) for row in rows]
+
+
+def _same_name(revocation: Revocation) -> tuple[ColumnElement[bool], ...]:
+    """Of whatever names what this one names."""
+    named = revocations.c
+    return (
+        named.issuer == revocation.issuer,
+        named.scope == revocation.scope.value,
+        named.value == revocation.value,
+    )
 
 
 class UsedAssertions:
