@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 from holdfast.errors import Unauthorized
 from holdfast.hooks.fail_closed import fail_closed, fail_closed_even_refused
-from holdfast.identity.denylist import REVOKED
 from holdfast.kube.headers import presented_authorization
 
 if TYPE_CHECKING:
     from mitmproxy import http
 
-    from holdfast.exchange import Exchange
+    from holdfast.exchange import Exchange, Identity
     from holdfast.hooks.gateway import Gateway
 
 
@@ -25,17 +24,18 @@ class Identified:
     @fail_closed_even_refused
     async def requestheaders(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         """Verify the caller's token; of a call that is refused already, to record whose it was."""
-        authorization = presented_authorization(exchange.wire.headers)
         try:
-            exchange.identity = self.gateway.authenticator.cached(
-                authorization
-            ) or await self.gateway.authenticator.authenticate(authorization)
+            exchange.identity = await self._verify(exchange)
         except Unauthorized:
             if not exchange.is_refused:
                 raise
 
     @fail_closed
-    def request(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
-        """Look again when the body is there: it may have come long after the headers."""
-        if exchange.identity is not None and self.gateway.authenticator.is_revoked(exchange.identity):
-            raise Unauthorized(REVOKED, "revoked")
+    async def request(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        """Verify it again: callers choose how long the rest of a call takes, and may be let in no more by then."""
+        await self._verify(exchange)
+
+    async def _verify(self, exchange: Exchange) -> Identity:
+        authorization = presented_authorization(exchange.wire.headers)
+        authenticator = self.gateway.authenticator
+        return authenticator.cached(authorization) or await authenticator.authenticate(authorization)
