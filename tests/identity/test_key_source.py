@@ -189,6 +189,19 @@ async def test_keys_are_read_again_in_the_background_also_after_a_failure(publis
     assert told in caplog.text
 
 
+async def test_a_key_that_is_nonsense_does_not_stop_the_reading(publisher, clock):
+    publisher.keys = (FIRST, {**SECOND, "alg": {}})
+    source = KeySource(ISSUER, publisher.load, clock=clock, refresh_seconds=0.001)
+    await source.start()
+    assert names(source) == ["first"]
+    publisher.keys = (SECOND,)
+    for _ in range(3):
+        publisher.read.clear()
+        await publisher.read.wait()
+    await source.close()
+    assert names(source) == ["second"]
+
+
 async def test_closing_ends_every_read(publisher, clock):
     source = KeySource(ISSUER, publisher.load, clock=clock)
     await source.start()

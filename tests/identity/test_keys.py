@@ -72,6 +72,9 @@ UNUSABLE = {
     "RSA said to be for ES256": public_jwk(RSA_1, alg="ES256"),
     "EC said to be for RS256": public_jwk(EC_1, alg="RS256"),
     "EC said to be for HS256": public_jwk(EC_1, alg="HS256"),
+    "alg a list": public_jwk(EC_1, alg=["ES256"]),
+    "alg an object": public_jwk(EC_1, alg={}),
+    "alg a list of objects": public_jwk(EC_1, alg=[{}]),
     "RSA of 1024 bits": public_jwk(SMALL_RSA),
     "RSA of 65536 bits": public_jwk(RSA_1, n=encode(b"\xff" * 8192)),
     "RSA with an even exponent": public_jwk(RSA_1, e=encode(b"\x04")),
@@ -172,11 +175,15 @@ def test_what_is_no_jwks_is_a_value_error(document):
         parse_key_set(document, ALGORITHMS)
 
 
-MEMBER_VALUES = st.one_of(
-    st.none(),
-    st.integers(-9, 9),
-    st.text(st.characters(codec="utf-8"), max_size=8),
-    st.lists(st.sampled_from(["verify", "sign"]), max_size=2),
+MEMBER_VALUES = st.recursive(
+    st.one_of(
+        st.none(),
+        st.integers(-9, 9),
+        st.text(st.characters(codec="utf-8"), max_size=8),
+        st.lists(st.sampled_from(["verify", "sign"]), max_size=2),
+    ),
+    lambda values: st.lists(values, max_size=2) | st.dictionaries(st.sampled_from(["alg", "kid"]), values, max_size=2),
+    max_leaves=4,
 )
 MEMBERS = st.dictionaries(
     st.sampled_from(["kty", "crv", "x", "y", "n", "e", "kid", "use", "alg", "key_ops", "d"]), MEMBER_VALUES

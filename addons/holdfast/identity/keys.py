@@ -100,7 +100,8 @@ def _read_key(member: object, algorithms: Collection[str]) -> tuple[list[KeyName
     possible, read = _reader(member)
     named = member.get("alg")
     key_id = _read_key_id(member)
-    names = [(key_id, name) for name in possible if name in algorithms and named in {None, name}]
+    # Compared, not looked up in a set: what an issuer wrote there may be an object, which has no hash.
+    names = [(key_id, name) for name in possible if name in algorithms and named in (None, name)]
     if not names:
         raise ValueError("is for an algorithm that is not accepted")
     return names, read(member).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
