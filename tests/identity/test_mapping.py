@@ -84,6 +84,36 @@ def test_groups_that_were_too_many_are_not_taken_for_none(groups: dict[str, str]
     assert raised.value.why == "groups_overage"
 
 
+NOT_TOO_MANY = {"claimValidationRules": [{"expression": "!('banned' in claims.?groups.orValue([]))"}]}
+ROLES_TOO = {"mappings": {"groups": {"expression": "claims.?groups.orValue([]) + claims.?roles.orValue([])"}}}
+
+
+@pytest.mark.parametrize(
+    ("told", "configured"),
+    [
+        ({"hasgroups": True}, {}),
+        ({"hasgroups": "true"}, {}),
+        ({"hasgroups": True}, NOT_TOO_MANY),
+        ({"_claim_names": {"groups": "src1"}}, {**NOT_TOO_MANY, "mappings": {"groups": {}}}),
+        ({"_claim_names": {"groups": "src1", "roles": "src1"}, "roles": ("a",)}, ROLES_TOO),
+    ],
+    ids=["implicit flow", "implicit flow, a text", "implicit flow and a rule", "a rule alone", "one of two"],
+)
+def test_who_is_in_too_many_groups_does_not_lose_the_one_that_keeps_them_out(
+    told: dict[str, Any], configured: dict[str, Any]
+) -> None:
+    mapper = trusting(**configured)
+    claims = {name: value for name, value in {**CLAIMS, **told}.items() if name != "groups"}
+    with pytest.raises(Unauthorized) as raised:
+        mapper.map(claims)
+    assert raised.value.why == "groups_overage"
+
+
+def test_groups_that_are_told_in_full_are_taken() -> None:
+    assert mapped({"hasgroups": False}).groups == ("dev",)
+    assert mapped({"hasgroups": True}).groups == ("dev",)
+
+
 def test_other_claims_that_are_kept_elsewhere_do_not_matter() -> None:
     assert mapped({"_claim_names": {"address": "src1"}}).groups == ("dev",)
 

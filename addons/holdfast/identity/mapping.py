@@ -70,6 +70,7 @@ class UserMapper:
 
     def map(self, claims: Mapping[str, Any]) -> User:
         """The user that verified claims describe. Raises Unauthorized."""
+        self._check_overage(claims)
         values = Values(CLAIMS, claims)
         user = User(
             username=self._map_username(claims, values),
@@ -119,7 +120,6 @@ class UserMapper:
 
     def _map_groups(self, claims: Mapping[str, Any], values: Values) -> tuple[str, ...]:
         mapping = self._authenticator.claim_mappings.groups
-        self._check_overage(claims)
         if self._groups is not None:
             groups = _read_texts(_evaluate(self._groups, values, "groups"))
         elif mapping.claim:
@@ -131,17 +131,27 @@ class UserMapper:
         return tuple(self._allow(f"{mapping.prefix or ''}{group}") for group in groups)
 
     def _check_overage(self, claims: Mapping[str, Any]) -> None:
-        """OpenID Connect Core 5.6.2: claims that are kept elsewhere are listed in `_claim_names`."""
-        elsewhere = claims.get("_claim_names")
-        if not isinstance(elsewhere, Mapping):
-            return
-        mapping = self._authenticator.claim_mappings.groups
-        wanted = {mapping.claim} if self._groups is None else set(filter(self._groups.reads, elsewhere))
-        if not wanted.isdisjoint(elsewhere) and wanted.isdisjoint(claims):
+        """OpenID Connect Core 5.6.2: claims that are kept elsewhere are listed in `_claim_names`.
+
+        In tokens of the implicit flow, which callers can choose, Entra ID says `hasgroups` and not where they are.
+        """
+        listed = claims.get("_claim_names")
+        elsewhere = set(listed) if isinstance(listed, Mapping) else set()
+        if claims.get("hasgroups"):
+            elsewhere.add("groups")
+        if any(map(self._reads, elsewhere - claims.keys())):
             raise Unauthorized(
                 "the token's groups were too many to be in it; have the issuer list only groups of this application",
                 "groups_overage",
             )
+
+    def _reads(self, claim: str) -> bool:
+        """Whether a user's groups, or whether the user is let in at all, may hang on this claim."""
+        mapped = [self._username, self._groups, self._uid, *(value for _, value in self._extra)]
+        rules = [rule for rule, _ in self._claim_rules]
+        return claim == self._authenticator.claim_mappings.groups.claim or any(
+            expression is not None and expression.reads(claim) for expression in (*mapped, *rules)
+        )
 
     def _map_uid(self, claims: Mapping[str, Any], values: Values) -> str:
         mapping = self._authenticator.claim_mappings.uid
