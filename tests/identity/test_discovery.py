@@ -179,6 +179,18 @@ async def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch, serving
         server.close()
 
 
+async def test_what_an_issuer_sends_is_taken_apart_away_from_the_calls_of_others(monkeypatch):
+    loops = []
+
+    async def fetch(issuer):
+        loops.append(asyncio.get_running_loop())
+        return b"{}"
+
+    monkeypatch.setattr(discovery, "fetch_jwks", fetch)
+    assert await choose_loader(settings_for("https://issuer.example", None))() == b"{}"
+    assert loops[0] is not asyncio.get_running_loop()
+
+
 @pytest.mark.parametrize("content", [None, b"", b"not a certificate"])
 async def test_an_authority_that_cannot_be_read_is_one_sentence(tmp_path, content):
     authority = tmp_path / "ca.pem"

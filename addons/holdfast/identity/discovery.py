@@ -51,7 +51,16 @@ def choose_loader(issuer: Issuer) -> LoadDocument:
     """The way to this issuer's JWKS document: its file or address where one is given, else discovery."""
     if issuer.jwks_file is not None:
         return partial(read_jwks_file, issuer.url, issuer.jwks_file)
-    return partial(fetch_jwks, issuer)
+    return partial(asyncio.to_thread, _fetch_aside, issuer)
+
+
+def _fetch_aside(issuer: Issuer) -> bytes:
+    """`fetch_jwks` on a loop of its own, for a thread.
+
+    What arrives is taken apart without a pause until it has all been read: on the loop that the calls of all callers
+    are on, one issuer that answers in chunks of a byte, or with hints without end, would hold up everybody.
+    """
+    return asyncio.run(fetch_jwks(issuer))
 
 
 def metadata_url(issuer: Issuer) -> str:
