@@ -93,18 +93,20 @@ def test_what_is_revoked_cannot_be_revoked_again(database: Database) -> None:
     assert store.all() == [ONE]
 
 
-def test_what_was_revoked_for_a_time_can_be_revoked_again_when_that_is_over(database: Database) -> None:
-    store, end = RevocationStore(database), NOON + timedelta(hours=8)
-    store.add(replace(ONE, until=end))
-    early = replace(ONE, id="r-2", revoked_at=end - timedelta(seconds=1))
-    with pytest.raises(Conflict, match="r-1 revokes it already"):
+def test_a_revocation_whose_time_is_over_does_not_stand_in_the_way_of_the_next(database: Database) -> None:
+    store = RevocationStore(database)
+    store.add(replace(ONE, until=NOON + timedelta(hours=1)))
+    store.add(replace(ONE, id="r-2", value="bob", until=NOON + timedelta(hours=1)))
+    early = replace(ONE, id="r-3", revoked_at=NOON + timedelta(minutes=59))
+    with pytest.raises(Conflict, match=r"r-1 revokes it already, until 2.*:00:00Z; `holdfast identity restore r-1`"):
         store.require_new(early)
     with pytest.raises(Conflict, match="revoked already"):
         store.add(early)
-    again = replace(ONE, id="r-3", revoked_at=end)
+    again = replace(ONE, id="r-4", revoked_at=NOON + timedelta(hours=1))
     store.require_new(again)
     store.add(again)
-    assert store.all() == [again]
+    assert [each.id for each in store.all()] == ["r-2", "r-4"]
+    assert Denylist(store.all()).find(CALLER, (NOON + timedelta(hours=2)).timestamp()) == again
 
 
 def test_an_assertion_is_used_once_whoever_asks(database: Database) -> None:

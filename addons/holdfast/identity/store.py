@@ -61,7 +61,10 @@ class RevocationStore:
         """Raise Conflict when what it names is revoked already at that time."""
         for other in self._read(*_same_name(revocation)):
             if other.holds_at(revocation.revoked_at.timestamp()):
-                raise Conflict(f"{other.id} revokes it already; `holdfast identity restore {other.id}` lifts that")
+                until = f", until {other.until:%Y-%m-%dT%H:%M:%SZ}" if other.until else ""
+                raise Conflict(
+                    f"{other.id} revokes it already{until}; `holdfast identity restore {other.id}` lifts that"
+                )
 
     def add(self, revocation: Revocation) -> None:
         """Keep one, in the place of one whose time is over.
