@@ -167,6 +167,18 @@ def test_removing(cache: TokenCache) -> None:
     assert (cache.remove_all(), cache.read(other)) == (1, None)
 
 
+def test_removing_all_does_not_follow_a_link_to_files_of_something_else(tmp_path: Path) -> None:
+    others = tmp_path / "project"
+    others.mkdir()
+    (others / "package.json").write_text("{}")
+    folder = tmp_path / "holdfast" / "tokens"
+    folder.parent.mkdir()
+    folder.symlink_to(others)
+    with pytest.raises(OSError, match=str(folder)):
+        TokenCache(str(folder)).remove_all()
+    assert [file.name for file in others.iterdir()] == ["package.json"]
+
+
 def test_equal_requests_share_a_file_and_others_do_not() -> None:
     same = make_request("https://id.example.com", "kubectl", scopes=["groups openid", "groups"])
     keys = {
