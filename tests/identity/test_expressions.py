@@ -156,6 +156,18 @@ def test_a_value_that_may_be_absent_is_no_value(text: str) -> None:
         expression.evaluate(Values(CLAIMS, TOKEN))
 
 
+@pytest.mark.parametrize("text", ["dyn(claims.?sub)", "has(claims.nope) ? claims.nope : claims.?absent"])
+def test_a_value_that_turns_out_absent_is_no_value(text: str) -> None:
+    with pytest.raises(NotEvaluated):
+        evaluate(text)
+
+
+def test_claims_that_take_too_long_have_no_value() -> None:
+    names = tuple(map(str, range(1000)))
+    with pytest.raises(NotEvaluated):
+        evaluate("claims.a.filter(x, !claims.b.exists(y, y == x))", CLAIMS, {"a": names, "b": names[:500]})
+
+
 @pytest.mark.parametrize(
     ("text", "claim", "reads"),
     [

@@ -85,13 +85,18 @@ class Expression:
 
     def evaluate(self, values: Values) -> Any:
         """The value as Python has it. Raises NotEvaluated."""
-        found = self._expression.eval(values.activation)
-        if found.type() == cel.Type.ERROR:
-            raise NotEvaluated(str(found.value()))
+        activation = values.activation
         try:
-            return found.plain_value()
+            found = self._expression.eval(activation)
+            is_error = found.type() == cel.Type.ERROR
+            value = found.value() if is_error else found.plain_value()
+        except RuntimeError as error:  # the evaluator bounds how long the loops of an expression take
+            raise NotEvaluated("it takes too long for these claims") from error
         except (TypeError, SystemError) as error:  # the library has no Python value for an optional one
             raise NotEvaluated("it is a value that may be absent; give one with orValue") from error
+        if is_error:
+            raise NotEvaluated(str(value))
+        return value
 
 
 def _kind(type_name: str) -> str:
