@@ -100,6 +100,24 @@ def test_approvers_decide_and_nobody_else(approvers: Approvers, identity: Identi
             may_decide(hold(approvers=approvers), identity)
 
 
+@pytest.mark.parametrize(
+    ("requester", "approver"),
+    [
+        ("josé@example.com", "jose\u0301@example.com"),
+        ("STRASSE", "straße"),
+        ("alice", "\uff41lice"),
+        ("alice", "alice "),
+        ("alice smith", "Alice  Smith"),
+    ],
+    ids=["composed and not", "sharp s", "a wide letter", "a space after", "two spaces"],
+)
+def test_another_spelling_of_the_requester_does_not_decide(requester: str, approver: str) -> None:
+    asked = replace(hold(approvers=Approvers(groups=("oncall",))), username=requester)
+    with pytest.raises(Forbidden, match="somebody else must decide it"):
+        may_decide(asked, Identity("https://people", approver, ("oncall",)))
+    may_decide(asked, Identity("https://people", "carol", ("oncall",)))
+
+
 def test_a_decision_says_who_when_and_why() -> None:
     approved = decide(hold(), True, CAROL, " fine ", NOON + seconds(5))
     assert (approved.state, approved.decided_by, approved.decision_reason) == (APPROVED, "carol", "fine")

@@ -11,6 +11,7 @@ Time and randomness are arguments; the store applies the same table in SQL.
 from __future__ import annotations
 
 import base64
+import unicodedata
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -109,14 +110,22 @@ def decide(hold: Hold, approve: bool, by: Identity, reason: str, now: datetime) 
 def may_decide(hold: Hold, identity: Identity) -> None:
     """Raise Forbidden unless `identity` is one of the hold's approvers and not its requester.
 
-    The requester is known by name alone: the same name from another issuer, or in another case, may well be
+    The requester is known by name alone: the same name from another issuer, or in another spelling, may well be
     the same person.
     """
-    if identity.username.casefold() == hold.username.casefold():
+    if _caseless(identity.username) == _caseless(hold.username):
         raise Forbidden(f"hold {hold.id} was asked for by {hold.username}; somebody else must decide it")
     named = identity.username in hold.approvers.users
     if not named and not set(identity.groups) & set(hold.approvers.groups):
         raise Forbidden(f"hold {hold.id} can be decided by {_listed(hold)}; {identity.username} is none of them")
+
+
+def _caseless(name: str) -> str:
+    """A name without what tells its spellings apart: case, composed letters, widths (Unicode 3.13, D146), spaces."""
+    folded = unicodedata.normalize("NFD", name)
+    for _ in range(2):
+        folded = unicodedata.normalize("NFKD", folded.casefold())
+    return " ".join(folded.split())
 
 
 def recent_refusal(candidate: Hold | None, digest: str, *, upgraded: bool, now: datetime) -> Hold | None:
