@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
 
 import pytest
 from starlette.applications import Starlette
@@ -189,6 +190,28 @@ async def test_what_an_issuer_sends_is_taken_apart_away_from_the_calls_of_others
     monkeypatch.setattr(discovery, "fetch_jwks", fetch)
     assert await choose_loader(settings_for("https://issuer.example", None))() == b"{}"
     assert loops[0] is not asyncio.get_running_loop()
+
+
+async def test_issuers_that_say_nothing_leave_the_threads_that_the_database_is_asked_on(monkeypatch):
+    asked = asyncio.Semaphore(0)
+    loop, answered = asyncio.get_running_loop(), threading.Event()
+
+    async def say_nothing(issuer):
+        loop.call_soon_threadsafe(asked.release)
+        answered.wait()
+        return b"{}"
+
+    monkeypatch.setattr(discovery, "fetch_jwks", say_nothing)
+    load = choose_loader(settings_for("https://issuer.example", None))
+    reads = [asyncio.create_task(load()) for _ in range(40)]
+    try:
+        async with asyncio.timeout(30):
+            for _ in reads:
+                await asked.acquire()
+            assert await asyncio.to_thread(lambda: "revocations") == "revocations"
+    finally:
+        answered.set()
+    assert await asyncio.gather(*reads) == [b"{}"] * 40
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a certificate"])

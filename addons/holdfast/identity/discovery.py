@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -51,16 +52,21 @@ def choose_loader(issuer: Issuer) -> LoadDocument:
     """The way to this issuer's JWKS document: its file or address where one is given, else discovery."""
     if issuer.jwks_file is not None:
         return partial(read_jwks_file, issuer.url, issuer.jwks_file)
-    return partial(asyncio.to_thread, _fetch_aside, issuer)
+    return partial(_fetch_aside, issuer)
 
 
-def _fetch_aside(issuer: Issuer) -> bytes:
-    """`fetch_jwks` on a loop of its own, for a thread.
+async def _fetch_aside(issuer: Issuer) -> bytes:
+    """`fetch_jwks` on a thread and a loop of its own.
 
     What arrives is taken apart without a pause until it has all been read: on the loop that the calls of all callers
-    are on, one issuer that answers in chunks of a byte, or with hints without end, would hold up everybody.
+    are on, one issuer that answers in chunks of a byte, or with hints without end, would hold up everybody. Nor may
+    issuers that say nothing take the few threads that the database is asked on.
     """
-    return asyncio.run(fetch_jwks(issuer))
+    thread = ThreadPoolExecutor(1, "holdfast-keys")
+    try:
+        return await asyncio.get_running_loop().run_in_executor(thread, lambda: asyncio.run(fetch_jwks(issuer)))
+    finally:
+        thread.shutdown(wait=False)
 
 
 def metadata_url(issuer: Issuer) -> str:
