@@ -194,6 +194,31 @@ def test_a_call_does_not_outlive_its_token_before_it_is_whole(target: Target) ->
     assert target.outcomes(BODY_PATH)[-1]["refusal"]["why"] == "expired"
 
 
+@pytest.mark.parametrize("http2", [False, True], ids=["h1", "h2"])
+def test_an_answer_that_the_api_server_takes_its_time_for_is_kept_back(target: Target, *, http2: bool) -> None:
+    asked, revoked = threading.Event(), threading.Event()
+    path = "/api/v1/namespaces/demo/pods/slow"
+
+    def act(connection: ssl.SSLSocket) -> None:
+        asked.set()
+        assert revoked.wait(60)
+        send(answer(POD))(connection)
+
+    target.upstream.acts[path.encode()] = act
+    token = target.gateway.token("agent", "agents")
+    with ThreadPoolExecutor() as pool, target.client(http2=http2) as client:
+        waiting = pool.submit(client.get, path, headers={"Authorization": f"Bearer {token}"}, timeout=60)
+        assert asked.wait(30)
+        revoke(target, "--subject", "agent")
+        target.settle(lambda: target.call("GET", POD_PATH, token=token).status_code == 401)
+        revoked.set()
+        refused = waiting.result(60)
+    assert refused.status_code == 401
+    assert refused.json()["message"].startswith("the token was revoked")
+    (outcome,) = target.outcomes(path)
+    assert (outcome["refusal"]["why"], outcome["response"]["code"]) == ("revoked", 200)
+
+
 def test_a_held_call_is_given_up_and_an_approval_comes_too_late(target: Target) -> None:
     with ThreadPoolExecutor() as pool:
         held = pool.submit(target.call, "DELETE", HELD_PATH)

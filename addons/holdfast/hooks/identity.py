@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.errors import Unauthorized
 from holdfast.hooks.fail_closed import fail_closed, fail_closed_even_refused
+from holdfast.identity.denylist import REVOKED
 from holdfast.kube.headers import presented_authorization
 
 if TYPE_CHECKING:
@@ -34,6 +35,12 @@ class Identified:
     async def request(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         """Verify it again: callers choose how long the rest of a call takes, and may be let in no more by then."""
         await self._verify(exchange)
+
+    @fail_closed
+    def response_body(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        """Keep back the answer of a call whose caller was revoked while it was under way; a stream is cut instead."""
+        if exchange.identity is not None and self.gateway.authenticator.is_revoked(exchange.identity):
+            raise Unauthorized(REVOKED, "revoked")
 
     async def _verify(self, exchange: Exchange) -> Identity:
         authorization = presented_authorization(exchange.wire.headers)
