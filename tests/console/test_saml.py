@@ -23,6 +23,7 @@ from holdfast.database import Database
 from holdfast.identity.authenticator import Authenticator
 from holdfast.identity.denylist import Denylist, Revocation, Scope
 from holdfast.identity.own_tokens import OwnTokenMapper
+from holdfast.identity.saml.response import verify_assertion
 from holdfast.identity.serialization import encode_base64url
 from holdfast.identity.store import UsedAssertions
 from holdfast.identity.token_keys import TokenKeys
@@ -31,6 +32,8 @@ from identity.saml.forging import IDP, NOW, grant, response_signed, trusting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from holdfast.identity.saml.assertion import SAMLIdentity
 
 
 URL = "https://gateway.example"
@@ -295,6 +298,25 @@ async def test_an_assertion_is_exchanged_once(tmp_path: Path, monkeypatch: pytes
         assert (again.status_code, again.json()["error"]) == (400, "invalid_grant")
         first, second = world.writer.entries
         assert (first.record.issue.grant, second.record.refusal.why) == ("saml2-bearer", "replayed")
+
+
+async def test_an_assertion_that_ends_while_it_is_looked_at_is_not_exchanged_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Verified in the last moment, looked up among the used ones in the next: for as long as the database is busy."""
+
+    def verify_slowly(*arguments: Any) -> SAMLIdentity:
+        found = verify_assertion(*arguments)
+        world.now = found.not_on_or_after + 5
+        return found
+
+    async with opened(tmp_path, monkeypatch) as world:
+        form = {"grant_type": SAML_BEARER, "assertion": encode_base64url(grant())}
+        (await world.client.post("/token", data=form)).raise_for_status()
+        monkeypatch.setattr("holdfast.console.saml.verify_assertion", verify_slowly)
+        again = await world.client.post("/token", data=form)
+        assert (again.status_code, again.json()["error"]) == (400, "invalid_grant")
+        assert world.writer.entries[1].record.refusal.why == "replayed"
 
 
 @pytest.mark.parametrize(

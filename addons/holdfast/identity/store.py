@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column, Index, Named, Table, TypedColumns, UniqueConstraint, delete, select
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from holdfast.database import Database
 
 
+REMEMBER_LONGER = timedelta(hours=1)
+"""Past an assertion's end: who verified it just before may ask just after, and the clocks of replicas differ."""
+
+
 class RevocationColumns(TypedColumns):
     """`Revocation`, column for field."""
 
@@ -35,7 +39,7 @@ class RevocationColumns(TypedColumns):
 
 
 class UsedAssertionColumns(TypedColumns):
-    """A SAML assertion that was exchanged; after `until` nobody could use it any more."""
+    """A SAML assertion that was exchanged; it is good until `until`."""
 
     issuer: Named[str] = Column(Code, primary_key=True)
     id: Named[str] = Column(Code, primary_key=True)
@@ -117,12 +121,12 @@ class UsedAssertions:
     def remember(self, assertion_id: str, issuer: str, until: float) -> bool:
         """Use an assertion, which is good until then (seconds since the epoch); true exactly once, whoever asks.
 
-        What nobody could use any more is forgotten.
+        What nobody could use any more is forgotten, `REMEMBER_LONGER` after its end.
         """
-        now = datetime.fromtimestamp(self._clock(), UTC)
+        over = datetime.fromtimestamp(self._clock(), UTC) - REMEMBER_LONGER
         values = {"issuer": issuer, "id": assertion_id, "until": datetime.fromtimestamp(until, UTC)}
         with self._database.writing() as connection:
-            connection.execute(delete(used_assertions).where(used_assertions.c.until < now))
+            connection.execute(delete(used_assertions).where(used_assertions.c.until < over))
             return _insert_new(connection, used_assertions, values)
 
 
