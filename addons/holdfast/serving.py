@@ -20,7 +20,9 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from holdfast.errors import ConfigurationError, TooLarge
 
@@ -37,6 +39,10 @@ ORPHAN_SECONDS = 10
 """How long an orphaned process may take to end by itself."""
 
 LARGEST_CONCURRENCY = 256
+"""How many connections there is room for; over that, calls are answered with 503."""
+
+REQUEST_SECONDS = 20.0
+"""How long a call may take to come in, from the beginning of its connection or the answer before it on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +84,7 @@ class Service:
             application,
             ssl_certfile=self.certificate,
             ssl_keyfile=self.private_key,
-            http="h11",
+            http=Protocol,
             ws="none",
             lifespan="off",
             access_log=False,
@@ -101,6 +107,44 @@ class Service:
         host, port = listener.getsockname()[:2]
         scheme = "https" if self.certificate else "http"
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+class Protocol(H11Protocol):
+    """uvicorn's HTTP/1.1, where whoever takes up the room of a connection must also ask something."""
+
+    _end: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Wait for the first call."""
+        super().connection_made(transport)
+        self._await_call()
+
+    def data_received(self, data: bytes) -> None:
+        """Wait for the rest of the call, if there is to be one."""
+        super().data_received(data)
+        self._await_call()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next call."""
+        super().on_response_complete()
+        self._await_call()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        super().connection_lost(exc)
+        self._stop_waiting()
+
+    def _await_call(self) -> None:
+        """End the connection in time unless a whole call has come in by then; parts of one do not prolong it."""
+        if self.conn.their_state not in {h11.IDLE, h11.SEND_BODY}:
+            self._stop_waiting()
+        elif self._end is None:
+            self._end = self.loop.call_later(REQUEST_SECONDS, self.transport.abort)
+
+    def _stop_waiting(self) -> None:
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
 
 
 class Server(uvicorn.Server):

@@ -1,0 +1,120 @@
+"""A small HTTP service against those who connect and do not ask."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from holdfast.serving import Server, Service, read_body
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.requests import Request
+
+SECONDS = 60
+ROOM = 4
+ASK = b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n"
+HALF_A_HEAD = b"GET /ok HTTP/1.1\r\nHost: x\r\nA: "
+HALF_A_BODY = b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\na"
+UNREAD_BODY = b"POST /ok HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\na"
+
+
+@asynccontextmanager
+async def serving(slow: asyncio.Event) -> AsyncIterator[int]:
+    async def wait(request: Request) -> PlainTextResponse:
+        await slow.wait()
+        return PlainTextResponse("slow")
+
+    async def answer(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("ok")
+
+    async def read(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(await read_body(request, 100))
+
+    paths = {"/ok": answer, "/slow": wait, "/body": read}
+    application = Starlette(routes=[Route(path, call, methods=["GET", "POST"]) for path, call in paths.items()])
+    service = Service("the test", "")
+    listener = service.bind("127.0.0.1", 0)
+    server = Server(service.configure(application), ignore_interrupt=True)
+    listener.listen()
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    yield listener.getsockname()[1]
+    server.stop()
+    await running
+    listener.close()
+
+
+async def send(port: int, *parts: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Send one part after the other, each after the first once something has come back."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for place, part in enumerate(parts):
+        if place:
+            await reader.read(1)
+        writer.write(part)
+        await writer.drain()
+    return reader, writer
+
+
+async def status_of(port: int) -> bytes:
+    reader, writer = await send(port, ASK)
+    line = await reader.readline()
+    writer.close()
+    return line
+
+
+async def is_ended(reader: asyncio.StreamReader) -> bool:
+    """Whether the server ends the connection; waits for as long as it does not."""
+    try:
+        await reader.read()
+    except ConnectionError:
+        return True
+    return reader.at_eof()
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        pytest.param((), id="nothing"),
+        pytest.param((HALF_A_HEAD,), id="half a head"),
+        pytest.param((HALF_A_BODY,), id="half a body"),
+        pytest.param((UNREAD_BODY,), id="half a body that nobody reads"),
+        pytest.param((ASK, HALF_A_HEAD), id="half of a second call"),
+        pytest.param((ASK + HALF_A_HEAD,), id="half of a second call at once"),
+    ],
+)
+async def test_those_who_do_not_ask_keep_nobody_out(monkeypatch: pytest.MonkeyPatch, parts: tuple[bytes, ...]) -> None:
+    monkeypatch.setattr("holdfast.serving.LARGEST_CONCURRENCY", ROOM)
+    monkeypatch.setattr("holdfast.serving.REQUEST_SECONDS", 0.5)
+    async with asyncio.timeout(SECONDS), serving(asyncio.Event()) as port:
+        idle = [await send(port, *parts) for _ in range(ROOM - 1)]
+        assert b"503" in await status_of(port)
+        dripping = asyncio.create_task(drip(idle[0][1]))
+        assert all([await is_ended(reader) for reader, _ in idle])
+        await dripping
+        assert b"200" in await status_of(port)
+
+
+async def drip(writer: asyncio.StreamWriter) -> None:
+    """Send something every now and then until the connection is ended."""
+    while not writer.is_closing():
+        writer.write(b"a")
+        await asyncio.sleep(0.05)
+
+
+async def test_who_has_asked_may_wait_for_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.serving.REQUEST_SECONDS", 0.1)
+    slow = asyncio.Event()
+    async with asyncio.timeout(SECONDS), serving(slow) as port:
+        waiting, writer = await send(port, ASK.replace(b"/ok", b"/slow"))
+        other, _ = await send(port, HALF_A_HEAD)
+        assert await is_ended(other)
+        slow.set()
+        assert b"200" in await waiting.readline()
+        writer.close()
