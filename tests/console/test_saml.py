@@ -353,6 +353,7 @@ async def test_somebody_who_is_revoked_gets_no_token(tmp_path: Path, monkeypatch
         back = told(await world.answer(await world.relay_state(), answering()))
         refused = await world.redeem(back["code"])
         assert (refused.json()["error"], "revoked" in refused.json()["error_description"]) == ("invalid_grant", True)
+        assert world.writer.entries[1].record.refusal.why == "revoked"
 
 
 async def test_metadata_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,11 +117,11 @@ class TokenService:
             raise OAuthError("invalid_target", f"audience, resource: tokens are for {self._settings.url} only")
         try:
             identity, name = await grant(form)
+            return await self.issue(identity, name)
         except OAuthError as error:
             if error.refusal is not None:
                 await self._writer.append(refusal_entry(error.refusal, self._clock()))
             raise
-        return await self.issue(identity, name)
 
     async def _take_token(self, form: Mapping[str, str]) -> tuple[Identity, str]:
         if form.get("subject_token_type") not in SUBJECT_TYPES:
@@ -140,7 +140,7 @@ class TokenService:
         """Give a token of ours to somebody who is known. Raises OAuthError, Unavailable."""
         now = self._clock()
         if self._authenticator.is_revoked(identity):
-            raise OAuthError("invalid_grant", REVOKED)
+            raise OAuthError("invalid_grant", REVOKED, Unauthorized(REVOKED, "revoked"))
         try:
             key = await asyncio.to_thread(self._signing_key, now.timestamp())
         except ConfigurationError as fault:
