@@ -235,10 +235,18 @@ async def test_a_response_that_nobody_asked_for_is_refused(
         "http://[::1/callback",
         "javascript:alert(1)",
         "http://127.0.0.1:1/\r\nX: y",
+        "http://127.0.0.1:1/callback\n",
+        "http://127.0.0.1:1/callback?",
+        "http://127.0.0.1:1/callback/",
+        "http://evil.example[::1]:1/callback",
+        "http://@127.0.0.1:1/callback",
+        "http://127.0.0.1:\u0661/callback",
+        # Of kubectl's proxy, which passes everything on to whoever runs a service in the cluster.
+        "http://127.0.0.1:8001/api/v1/namespaces/evil/services/drop:80/proxy/callback",
         "",
     ],
 )
-async def test_nobody_is_sent_anywhere_but_to_the_loopback_interface(
+async def test_nobody_is_sent_anywhere_but_to_the_callback_of_a_login(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redirect_uri: str
 ) -> None:
     async with opened(tmp_path, monkeypatch) as world:
@@ -248,7 +256,9 @@ async def test_nobody_is_sent_anywhere_but_to_the_loopback_interface(
         assert (await world.begin(client_id="other")).status_code == 400
 
 
-@pytest.mark.parametrize("redirect_uri", ["http://[::1]:1/cb", "http://localhost:1/cb", "http://127.0.0.1:65535/"])
+@pytest.mark.parametrize(
+    "redirect_uri", ["http://[::1]:1/callback", "http://localhost:1/callback", "http://127.0.0.1:65535/callback"]
+)
 async def test_the_loopback_interface_has_several_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redirect_uri: str
 ) -> None:

@@ -6,15 +6,17 @@
     POST /token           the code that the browser took along, or an assertion (RFC 7522), becomes a token of ours
 
 There is one client, `holdfast`, which has no secret: what it proves is the PKCE verifier, and codes go to the
-loopback interface of the machine where the login began, and to no other. Nothing of a login is kept here while
-somebody is away: it goes with their browser, sealed, in a cookie and as the code, so that another process may go on
-with it, and a stranger who begins many takes nobody's place. A code is good for a minute, once.
+path `/callback` on the loopback interface of the machine where the login began, and to nothing else: what else listens
+there, as `kubectl proxy`, might pass it on. Nothing of a login is kept here while somebody is away: it goes with their
+browser, sealed, in a cookie and as the code, so that another process may go on with it, and a stranger who begins many
+takes nobody's place. A code is good for a minute, once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 import secrets
 import time
 from dataclasses import asdict, dataclass
@@ -22,7 +24,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from html import escape
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -62,7 +64,9 @@ LONGEST_COOKIE = 3800
 LOGIN = "holdfast.dev/saml-login"
 CODE = "holdfast.dev/saml-code"
 LARGEST_RESPONSE = 512 << 10
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+MAX_PORT = 65535
+
+_REDIRECT_URI = re.compile(r"http://(?:127\.0\.0\.1|\[::1\]|localhost):([0-9]{1,5})/callback")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +127,9 @@ class SAMLService:
     async def _get_authorize(self, request: Request) -> Response:
         query = request.query_params
         redirect_uri = query.get("redirect_uri", "")
-        if query.get("client_id") != CLIENT_ID or not _is_loopback(redirect_uri):
+        if query.get("client_id") != CLIENT_ID or not _is_callback(redirect_uri):
             # Nothing goes to an address that is not ours to trust (RFC 6749 section 4.1.2.1).
-            raise BadRequest(f"expected client_id {CLIENT_ID} and a redirect_uri on the loopback interface")
+            raise BadRequest(f"expected client_id {CLIENT_ID} and redirect_uri http://127.0.0.1:PORT/callback")
         state = query.get("state", "")
         try:
             login = self._begin(query, redirect_uri, state)
@@ -271,15 +275,10 @@ def _is_challenge(text: str) -> bool:
         return False
 
 
-def _is_loopback(redirect_uri: str) -> bool:
-    """RFC 8252 section 7.3: http, the loopback interface, any port, and nothing that could carry something else."""
-    try:
-        parts = urlsplit(redirect_uri)
-        has_port = parts.port is not None
-    except ValueError:
-        return False
-    is_plain = not (parts.query or parts.fragment or parts.username or parts.password) and redirect_uri.isprintable()
-    return parts.scheme == "http" and parts.hostname in LOOPBACK and has_port and is_plain
+def _is_callback(redirect_uri: str) -> bool:
+    """RFC 8252 section 7.3: the one redirect URI of the client, with any port (RFC 9700 section 2.1)."""
+    match = _REDIRECT_URI.fullmatch(redirect_uri)
+    return match is not None and int(match[1]) <= MAX_PORT
 
 
 def _cookie_name(request_id: str) -> str:
