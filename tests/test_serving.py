@@ -1,8 +1,9 @@
-"""A small HTTP service against those who connect and do not ask."""
+"""A small HTTP service against those who connect and do not ask, or do not listen."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,10 @@ async def serving(slow: asyncio.Event) -> AsyncIterator[int]:
     async def read(request: Request) -> PlainTextResponse:
         return PlainTextResponse(await read_body(request, 100))
 
-    paths = {"/ok": answer, "/slow": wait, "/body": read}
+    async def answer_at_length(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("ok" * 50_000)
+
+    paths = {"/long": answer_at_length, "/ok": answer, "/slow": wait, "/body": read}
     application = Starlette(routes=[Route(path, call, methods=["GET", "POST"]) for path, call in paths.items()])
     service = Service("the test", "")
     listener = service.bind("127.0.0.1", 0)
@@ -118,3 +122,14 @@ async def test_who_has_asked_may_wait_for_the_answer(monkeypatch: pytest.MonkeyP
         slow.set()
         assert b"200" in await waiting.readline()
         writer.close()
+
+
+async def test_who_does_not_take_the_answers_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.serving.REQUEST_SECONDS", 0.5)
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(SECONDS), serving(asyncio.Event()) as port:
+        with socket.socket() as deaf:
+            deaf.setblocking(False)
+            await loop.sock_connect(deaf, ("127.0.0.1", port))
+            with pytest.raises(ConnectionError):
+                await loop.sock_sendall(deaf, ASK.replace(b"/ok", b"/long") * 500_000)

@@ -42,7 +42,8 @@ LARGEST_CONCURRENCY = 256
 """How many connections there is room for; over that, calls are answered with 503."""
 
 REQUEST_SECONDS = 20.0
-"""How long a call may take to come in, from the beginning of its connection or the answer before it on."""
+"""How long a call may take to come in, from the beginning of its connection or the answer before it on, and how long
+nothing of an answer may be taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +111,10 @@ class Service:
 
 
 class Protocol(H11Protocol):
-    """uvicorn's HTTP/1.1, where whoever takes up the room of a connection must also ask something."""
+    """uvicorn's HTTP/1.1, where whoever takes up the room of a connection must also ask, and take the answers."""
 
-    _end: asyncio.TimerHandle | None = None
+    _unasked: asyncio.TimerHandle | None = None
+    _untaken: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Wait for the first call."""
@@ -129,22 +131,37 @@ class Protocol(H11Protocol):
         super().on_response_complete()
         self._await_call()
 
+    def pause_writing(self) -> None:
+        """Wait for what was answered to be taken."""
+        super().pause_writing()
+        self._untaken = self._end_in_time()
+
+    def resume_writing(self) -> None:
+        """Wait no more: most of it was taken."""
+        super().resume_writing()
+        _cancel(self._untaken)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
         super().connection_lost(exc)
-        self._stop_waiting()
+        _cancel(self._unasked)
+        _cancel(self._untaken)
 
     def _await_call(self) -> None:
-        """End the connection in time unless a whole call has come in by then; parts of one do not prolong it."""
+        """End the connection unless a whole call comes in within its time, which parts of one do not prolong."""
         if self.conn.their_state not in {h11.IDLE, h11.SEND_BODY}:
-            self._stop_waiting()
-        elif self._end is None:
-            self._end = self.loop.call_later(REQUEST_SECONDS, self.transport.abort)
+            _cancel(self._unasked)
+            self._unasked = None
+        elif self._unasked is None:
+            self._unasked = self._end_in_time()
 
-    def _stop_waiting(self) -> None:
-        if self._end is not None:
-            self._end.cancel()
-            self._end = None
+    def _end_in_time(self) -> asyncio.TimerHandle:
+        return self.loop.call_later(REQUEST_SECONDS, self.transport.abort)
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
 
 
 class Server(uvicorn.Server):
