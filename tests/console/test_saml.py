@@ -64,7 +64,7 @@ class World:
         self.keys = TokenKeys(self.folder / "token-keys")
         self.keys.prepare(self.now, SETTINGS.lifetime_seconds)
         section = IdentitySection(tokens=SETTINGS, saml=self.providers)
-        own = OwnTokenMapper(SETTINGS, self.keys.jwks_file)
+        own = OwnTokenMapper(SETTINGS, self.keys.jwks_file, section.issuers)
         self.authenticator = Authenticator(section, own, clock=lambda: self.now)
         self.writer = Writer()
         self.database = Database.open(f"sqlite:///{self.folder / 'audit.db'}")

@@ -31,7 +31,7 @@ type Open = Callable[[], Awaitable[Authenticator]]
 
 SETTINGS = OwnTokens(url="https://gateway.test:8444", lifetime_seconds=600)
 CALLER = Identity(
-    issuer="https://issuer.test",
+    issuer=ISSUER.url,
     username="github:repo:org/app",
     groups=("github:org",),
     uid="u-1",
@@ -62,7 +62,7 @@ def trusting(keys: TokenKeys, clock: Clock, tmp_path: Path) -> Callable[[], Awai
     section = IdentitySection.model_validate({"jwt": jwt})
 
     async def start() -> Authenticator:
-        authenticator = Authenticator(section, OwnTokenMapper(SETTINGS, keys.jwks_file), clock=clock)
+        authenticator = Authenticator(section, OwnTokenMapper(SETTINGS, keys.jwks_file, section.issuers), clock=clock)
         await authenticator.start()
         return authenticator
 
@@ -101,6 +101,15 @@ async def test_a_revocation_of_whom_it_was_made_for_counts(keys: TokenKeys, trus
         assert authenticator.cached(token) is None
         with pytest.raises(Unauthorized, match="revoked"):
             await authenticator.authenticate(token)
+    await authenticator.close()
+
+
+async def test_who_is_trusted_no_more_takes_along_what_was_made_of_it(keys: TokenKeys, trusting: Open) -> None:
+    authenticator = await trusting()
+    for issuer in ("https://struck-off.test", SETTINGS.url, ""):
+        with pytest.raises(Unauthorized) as refusal:
+            await authenticator.authenticate(f"Bearer {made(keys, replace(CALLER, issuer=issuer))}")
+        assert refusal.value.why == "unknown_issuer"
     await authenticator.close()
 
 

@@ -164,8 +164,7 @@ def _one_scope(token_id: str, subject: str, user: str) -> tuple[Scope, str]:
 
 
 def _which_issuer(settings: Settings, issuer: str) -> str:
-    trusted = [entry.issuer.url for entry in settings.identity.jwt]
-    trusted += [provider.entity_id for provider in settings.identity.saml]
+    trusted = settings.identity.issuers
     if issuer in trusted:
         return issuer
     if issuer:

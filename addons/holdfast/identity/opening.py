@@ -24,4 +24,4 @@ def open_authenticator(settings: Settings, *, make_keys: bool = True) -> Authent
         return Authenticator(settings.identity)
     if make_keys:
         keys.prepare(time.time(), own.lifetime_seconds)
-    return Authenticator(settings.identity, OwnTokenMapper(own, keys.jwks_file))
+    return Authenticator(settings.identity, OwnTokenMapper(own, keys.jwks_file, settings.identity.issuers))

@@ -11,7 +11,7 @@ signed with ES256, `typ` at+jwt. They live as long as `lifetimeSeconds` says, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -94,9 +94,13 @@ def read_identity(members: Mapping[str, Any], expires_at: float) -> Identity:
 
 
 class OwnTokenMapper:
-    """What the gateway needs to trust the tokens that Holdfast signs, in the place of a `UserMapper`."""
+    """What the gateway needs to trust the tokens that Holdfast signs, in the place of a `UserMapper`.
 
-    def __init__(self, settings: OwnTokens, jwks_file: Path) -> None:
+    `trusted` are those whose word is taken now: who is struck off the settings takes along what was made of it.
+    """
+
+    def __init__(self, settings: OwnTokens, jwks_file: Path, trusted: Collection[str]) -> None:
+        self._trusted = frozenset(trusted)
         self.issuer = Issuer(
             url=settings.url,
             audiences=(settings.url,),
@@ -107,4 +111,7 @@ class OwnTokenMapper:
 
     def identify(self, claims: Mapping[str, Any], expires_at: float) -> Identity:
         """The identity that a verified token of ours tells. Raises Unauthorized when it tells none."""
-        return read_identity(claims, expires_at)
+        identity = read_identity(claims, expires_at)
+        if identity.issuer not in self._trusted:
+            raise Unauthorized("the token was made of one whose issuer is not trusted here", "unknown_issuer")
+        return identity

@@ -395,6 +395,12 @@ class IdentitySection(Section):
     )
     saml: tuple[SAMLProvider, ...] = Field((), description="Trusted SAML identity providers.")
 
+    @property
+    def issuers(self) -> tuple[str, ...]:
+        """Everybody whose word is taken: issuers by their URL, providers by their entityID."""
+        urls = tuple(authenticator.issuer.url for authenticator in self.jwt)
+        return urls + tuple(provider.entity_id for provider in self.saml)
+
     @model_validator(mode="after")
     def _distinct_providers(self) -> IdentitySection:
         if len({provider.entity_id for provider in self.saml}) < len(self.saml):
