@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from holdfast.errors import BadRequest
 from holdfast.serving import Server, Service, read_body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from starlette.requests import Request
 
 SECONDS = 60
 ROOM = 4
@@ -133,3 +133,14 @@ async def test_who_does_not_take_the_answers_is_sent_away(monkeypatch: pytest.Mo
             await loop.sock_connect(deaf, ("127.0.0.1", port))
             with pytest.raises(ConnectionError):
                 await loop.sock_sendall(deaf, ASK.replace(b"/ok", b"/long") * 500_000)
+
+
+async def test_who_goes_away_amid_a_call_is_told_no_fault_of_ours() -> None:
+    """It has an answer like any other bad call: what has none is logged, with all of the stack, at strangers' will."""
+    messages = iter([{"type": "http.request", "body": b"a", "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive() -> dict[str, object]:
+        return next(messages)
+
+    with pytest.raises(BadRequest, match="went away"):
+        await read_body(Request({"type": "http", "headers": []}, receive), 100)

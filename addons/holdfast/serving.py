@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING
 
 import h11
 import uvicorn
+from starlette.requests import ClientDisconnect
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from holdfast.errors import ConfigurationError, TooLarge
+from holdfast.errors import BadRequest, ConfigurationError, TooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -224,12 +225,15 @@ def watch_parent(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> N
 
 
 async def read_body(request: Request, largest: int) -> bytes:
-    """Read a request's body. Raises TooLarge when it has more bytes than `largest`."""
+    """Read a request's body. Raises TooLarge when it has more bytes than `largest`, BadRequest when it has no end."""
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > largest:
-            raise TooLarge(f"the body is longer than {largest} bytes")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > largest:
+                raise TooLarge(f"the body is longer than {largest} bytes")
+    except ClientDisconnect as gone:
+        raise BadRequest("the caller went away before the end of the body") from gone
     return body
 
 
