@@ -93,16 +93,34 @@ async def is_ended(reader: asyncio.StreamReader) -> bool:
         pytest.param((ASK + HALF_A_HEAD,), id="half of a second call at once"),
     ],
 )
-async def test_those_who_do_not_ask_keep_nobody_out(monkeypatch: pytest.MonkeyPatch, parts: tuple[bytes, ...]) -> None:
-    monkeypatch.setattr("holdfast.serving.LARGEST_CONCURRENCY", ROOM)
+async def test_those_who_do_not_ask_are_sent_away(monkeypatch: pytest.MonkeyPatch, parts: tuple[bytes, ...]) -> None:
     monkeypatch.setattr("holdfast.serving.REQUEST_SECONDS", 0.5)
     async with asyncio.timeout(SECONDS), serving(asyncio.Event()) as port:
-        idle = [await send(port, *parts) for _ in range(ROOM - 1)]
-        assert b"503" in await status_of(port)
-        dripping = asyncio.create_task(drip(idle[0][1]))
-        assert all([await is_ended(reader) for reader, _ in idle])
+        reader, writer = await send(port, *parts)
+        dripping = asyncio.create_task(drip(writer))
+        assert await is_ended(reader)
         await dripping
+
+
+@pytest.mark.parametrize("parts", [(), (HALF_A_HEAD,), (HALF_A_BODY,), (ASK, b"")], ids=str)
+async def test_those_who_do_not_ask_keep_nobody_out(monkeypatch: pytest.MonkeyPatch, parts: tuple[bytes, ...]) -> None:
+    monkeypatch.setattr("holdfast.serving.LARGEST_CONCURRENCY", ROOM)
+    async with asyncio.timeout(SECONDS), serving(asyncio.Event()) as port:
+        idle = [await send(port, *parts) for _ in range(2 * ROOM)]
         assert b"200" in await status_of(port)
+        assert await is_ended(idle[0][0])
+
+
+async def test_those_who_wait_for_an_answer_are_not_sent_away_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.serving.LARGEST_CONCURRENCY", ROOM)
+    slow = asyncio.Event()
+    async with asyncio.timeout(SECONDS), serving(slow) as port:
+        waiting = [await send(port, ASK.replace(b"/ok", b"/slow")) for _ in range(ROOM - 1)]
+        assert b"503" in await status_of(port)
+        slow.set()
+        assert [b"200" in await reader.readline() for reader, _ in waiting] == [True] * (ROOM - 1)
+        for _, writer in waiting:
+            writer.close()
 
 
 async def drip(writer: asyncio.StreamWriter) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -40,7 +41,7 @@ ORPHAN_SECONDS = 10
 """How long an orphaned process may take to end by itself."""
 
 LARGEST_CONCURRENCY = 256
-"""How many connections there is room for; over that, calls are answered with 503."""
+"""How many connections there is room for: over that, the one that has waited longest goes, or calls get a 503."""
 
 REQUEST_SECONDS = 20.0
 """How long a call may take to come in, from the beginning of its connection or the answer before it on, and how long
@@ -119,6 +120,8 @@ class Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Wait for the first call."""
+        if len(self.connections) >= LARGEST_CONCURRENCY - 1:
+            self._make_room()
         super().connection_made(transport)
         self._await_call()
 
@@ -141,6 +144,7 @@ class Protocol(H11Protocol):
         """Wait no more: most of it was taken."""
         super().resume_writing()
         _cancel(self._untaken)
+        self._untaken = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
@@ -155,6 +159,19 @@ class Protocol(H11Protocol):
             self._unasked = None
         elif self._unasked is None:
             self._unasked = self._end_in_time()
+
+    @property
+    def ends_at(self) -> float:
+        """When it will be ended, by the loop's clock; never, as long as it is for us to do something."""
+        return min((timer.when() for timer in (self._unasked, self._untaken) if timer is not None), default=math.inf)
+
+    def _make_room(self) -> None:
+        """End the connection that is to be ended next in any case, if there is one."""
+        others = [each for each in self.connections if isinstance(each, Protocol) and each.ends_at < math.inf]
+        if others:
+            first = min(others, key=lambda each: each.ends_at)
+            self.connections.discard(first)
+            first.transport.abort()
 
     def _end_in_time(self) -> asyncio.TimerHandle:
         return self.loop.call_later(REQUEST_SECONDS, self.transport.abort)
