@@ -221,6 +221,7 @@ async def test_an_authority_that_cannot_be_read_is_one_sentence(tmp_path, conten
         authority.write_bytes(content)
     fault = await fault_of("https://127.0.0.1:1", authority)
     assert f"its CA {authority} cannot be read" in fault
+    assert fault.endswith("; set certificateAuthority or certificateAuthorityFile to its CA.")
 
 
 async def test_an_issuer_on_this_machine_is_reached_past_any_proxy(monkeypatch, serve, serving_certificate):

@@ -219,6 +219,13 @@ async def test_a_provider_whose_certificate_is_not_trusted(open_session: OpenSes
         await stranger.log_in()
 
 
+async def test_a_ca_that_cannot_be_read(open_session: OpenSession, tmp_path: Path) -> None:
+    session = open_session()
+    lost = Session(session.request, session.cache, tmp_path / "lost.crt", session.way, session.around)
+    with pytest.raises(ConfigurationError, match=r"lost\.crt cannot be read: .*; give its CA with --issuer-ca\."):
+        await lost.log_in()
+
+
 @pytest.mark.parametrize(
     "issuer", ["http://127.0.0.1:1", "127.0.0.1", "https://u:p@id.example", "https://id.example?a"]
 )

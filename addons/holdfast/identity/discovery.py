@@ -44,6 +44,10 @@ class Unable(ValueError):
     """The server's own fault (RFC 9110 section 15.6), or too many requests."""
 
 
+class UnreadableTrust(ValueError):
+    """The file with the CA of an issuer's HTTPS cannot be read."""
+
+
 type LoadDocument = Callable[[], Awaitable[bytes]]
 """Reads an issuer's JWKS document as it is now; raises ConfigurationError."""
 
@@ -107,10 +111,10 @@ async def fetch_metadata(client: httpx.AsyncClient, issuer: Issuer) -> Mapping[s
 async def open_client(issuer: Issuer) -> httpx.AsyncClient:
     """A client that speaks HTTPS only, follows a few redirects, and trusts what the issuer is to be verified with.
 
-    Raises ValueError.
+    Raises UnreadableTrust.
     """
     return httpx.AsyncClient(
-        verify=await asyncio.to_thread(open_trust, issuer),
+        verify=await asyncio.to_thread(_open_trust, issuer),
         timeout=TIMEOUT_SECONDS,
         follow_redirects=True,
         max_redirects=MAX_REDIRECTS,
@@ -150,7 +154,7 @@ async def read_bounded(response: httpx.Response) -> bytes:
 def telling_faults(issuer_url: str, trust_advice: str = TRUST_SETTING) -> Iterator[None]:
     """What goes wrong inside becomes IssuerDown or ConfigurationError, in a sentence that names the issuer.
 
-    `trust_advice` is what to do about a certificate that is not trusted.
+    `trust_advice` is what to do about a certificate that is not trusted, or a CA that cannot be read.
     """
     try:
         yield
@@ -167,14 +171,13 @@ def _read_bounded(file: Path) -> bytes:
     return document
 
 
-def open_trust(issuer: Issuer) -> ssl.SSLContext:
-    """What the issuer's HTTPS is verified with. Blocking. Raises ValueError."""
+def _open_trust(issuer: Issuer) -> ssl.SSLContext:
+    """What the issuer's HTTPS is verified with. Blocking. Raises UnreadableTrust."""
     file = issuer.certificate_authority_file
     try:
         return ssl.create_default_context(cafile=file, cadata=issuer.certificate_authority or None)
     except OSError as error:
-        # By its place, not by its setting: `holdfast login` has it from an option.
-        raise ValueError(f"its CA {file} cannot be read: {error.strerror}") from error
+        raise UnreadableTrust(f"its CA {file} cannot be read: {error.strerror}") from error
 
 
 async def _require_https(request: httpx.Request) -> None:
@@ -213,6 +216,8 @@ def _explain(error: Exception, trust_advice: str) -> str:
         return f"its certificate is not trusted ({certificate.verify_message}); {trust_advice}"
     if isinstance(error, (TimeoutError, httpx.TimeoutException)):
         return f"did not answer within {TIMEOUT_SECONDS} s; check the address and the network"
+    if isinstance(error, UnreadableTrust):
+        return f"{error}; {trust_advice}"
     if isinstance(error, ValueError):
         return str(error)
     return f"cannot be reached ({error}); check the address and the network"
