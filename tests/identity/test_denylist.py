@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -157,6 +159,23 @@ async def test_the_denylist_is_read_again_and_again_and_outlasts_whatever_goes_w
     await watch.close()
     assert taken[:2] == [True, False]
     assert f"Keeping the revocations from before: {told}" in caplog.text
+
+
+async def test_whoever_keeps_the_shared_threads_busy_is_shut_out_all_the_same() -> None:
+    taken: list[Denylist] = []
+    watch = RevocationWatch(lambda: [ONE], taken.append)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    over = threading.Event()
+    flood = [asyncio.create_task(asyncio.to_thread(over.wait)) for _ in range(3)]
+    await asyncio.sleep(0)
+    try:
+        async with asyncio.timeout(10):
+            await watch.read()
+    finally:
+        over.set()
+    assert taken[0].find(CALLER, NOW) == ONE
+    await asyncio.gather(*flood)
+    await watch.close()
 
 
 async def test_a_denylist_that_cannot_be_read_at_start_is_told() -> None:

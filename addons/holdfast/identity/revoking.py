@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from holdfast.errors import HoldfastError
@@ -27,7 +28,10 @@ logger = logging.getLogger(__name__)
 
 
 class RevocationWatch:
-    """Reads the denylist again and again; lives on one event loop. `load` is blocking and runs on a thread."""
+    """Reads the denylist again and again; lives on one event loop. `load` is blocking and runs on a thread of its own.
+
+    On the threads that all share, whoever is to be shut out could keep it waiting, with answers that take long to mask.
+    """
 
     def __init__(
         self, load: LoadRevocations, take: Callable[[Denylist], None], *, seconds: float = SECONDS_BETWEEN_READS
@@ -37,6 +41,7 @@ class RevocationWatch:
         self._take = take
         self._seconds = seconds
         self._task: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, "holdfast-revocations")
 
     async def start(self) -> None:
         """Read it once, then go on reading. Raises Unavailable."""
@@ -49,10 +54,11 @@ class RevocationWatch:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+        self._thread.shutdown(wait=False)
 
     async def read(self) -> None:
         """Read it now. Raises Unavailable."""
-        self._take(Denylist(await asyncio.to_thread(self._load)))
+        self._take(Denylist(await asyncio.get_running_loop().run_in_executor(self._thread, self._load)))
 
     async def _keep_reading(self) -> None:
         while True:
