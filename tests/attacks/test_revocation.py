@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from attacks.conftest import POD_PATH, approve, pending_holds
+from attacks.conftest import POD_PATH, pending_holds
 from attacks.h2_client import H2Client
 from attacks.scripted_upstream import answer, send
 from attacks.wire import read_answer
