@@ -23,7 +23,8 @@ AuditID = NewType("AuditID", str)
 """Names one call in our record and, sent as `Audit-ID`, in the API server's own audit log (a UUID)."""
 
 CREDENTIAL_ID = "authentication.kubernetes.io/credential-id"
-"""The key in `Identity.extra` under which Kubernetes keeps a token's jti."""
+"""The key in `Identity.extra` under which Kubernetes keeps a token's jti, as `JTI=...` (KEP-4193)."""
+CREDENTIAL_PREFIX = "JTI="
 
 HoldID = NewType("HoldID", str)
 """Names one hold; short enough to read aloud (`h-` and ten characters)."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
-from attacks.conftest import POD_PATH, pending_holds
+from attacks.conftest import POD_PATH, ScriptedGateway, pending_holds
 from attacks.h2_client import H2Client
 from attacks.scripted_upstream import answer, send
 from attacks.wire import read_answer
@@ -129,6 +131,28 @@ def test_a_silent_session_is_cut(target: Target) -> None:
     assert ended.wait(30)
     target.settle(lambda: target.outcomes(f"{POD_PATH}/exec"))
     assert "revoked" in target.outcomes(f"{POD_PATH}/exec")[0]["error"]
+
+
+def test_a_silent_session_ends_when_nobody_can_tell_who_is_revoked(make_target: Callable[..., Target]) -> None:
+    """A partition from the database: what is open would go on, since it needs no record before it ends."""
+    ended = threading.Event()
+    target = make_target(ScriptedGateway, script=Path(__file__).with_name("blind_gateway.py"))
+    target.upstream.acts[f"{POD_PATH}/exec".encode()] = session(ended)
+    upgrade = b"Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n"
+    head = f"POST {POD_PATH}/exec?command=sh&stdin=true&stdout=true HTTP/1.1\r\nHost: h\r\n".encode()
+    with target.connect() as connection:
+        connection.sendall(
+            target.fill(head + b"Authorization: Bearer <token>\r\nContent-Length: 0\r\n" + upgrade + b"\r\n")
+        )
+        assert connection.recv(12) == b"HTTP/1.1 101"
+        with closing(sqlite3.connect(target.gateway.database, timeout=30)) as database:
+            database.execute("ALTER TABLE revocations RENAME TO away")
+        connection.settimeout(30)
+        while connection.recv(1000):
+            pass
+    assert ended.wait(30)
+    target.settle(lambda: target.outcomes(f"{POD_PATH}/exec"))
+    assert "whether the caller was revoked cannot be told" in target.outcomes(f"{POD_PATH}/exec")[0]["error"]
 
 
 BODY_PATH = "/apis/apps/v1/namespaces/demo/deployments"

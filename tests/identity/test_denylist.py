@@ -161,6 +161,29 @@ async def test_the_denylist_is_read_again_and_again_and_outlasts_whatever_goes_w
     assert f"Keeping the revocations from before: {told}" in caplog.text
 
 
+async def test_sight_is_lost_when_nothing_was_read_for_too_long_and_not_before() -> None:
+    now, lost = 0.0, []
+    readings: list[tuple[float, bool]] = [(0.0, True), (29.0, False), (30.0, True), (58.0, False), (59.0, False)]
+    over = asyncio.Event()
+
+    def load() -> list[Revocation]:
+        nonlocal now
+        if not readings:
+            over.set()
+            return []
+        now, is_good = readings.pop(0)
+        if not is_good:
+            raise Unavailable("the database is away")
+        return []
+
+    watch = RevocationWatch(load, lambda _: None, lose_sight=lambda: lost.append(now), seconds=0, clock=lambda: now)
+    await watch.start()
+    async with asyncio.timeout(30):
+        await over.wait()
+    await watch.close()
+    assert lost == [59.0]  # 30 s after the last good reading was begun
+
+
 async def test_whoever_keeps_the_shared_threads_busy_is_shut_out_all_the_same() -> None:
     taken: list[Denylist] = []
     watch = RevocationWatch(lambda: [ONE], taken.append)

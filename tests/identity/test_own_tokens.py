@@ -13,7 +13,7 @@ from joserfc import jwt as joserfc_jwt
 from joserfc.jwk import KeySet
 
 from holdfast.errors import BadRequest, ConfigurationError, Unauthorized
-from holdfast.exchange import Identity
+from holdfast.exchange import CREDENTIAL_ID, Identity
 from holdfast.identity.authenticator import Authenticator
 from holdfast.identity.own_tokens import OwnTokenMapper, mint
 from holdfast.identity.token import parse_token
@@ -80,7 +80,8 @@ async def test_the_identity_comes_back_as_it_was(keys: TokenKeys, trusting: Open
     authenticator = await trusting()
     found = await authenticator.authenticate(f"Bearer {made(keys)}")
     assert replace(found, expires_at=0.0) == replace(CALLER, expires_at=0.0, extra=found.extra, claims=found.claims)
-    assert {key: tuple(values) for key, values in found.extra.items()} == dict(CALLER.extra)
+    ids = (*CALLER.extra.get(CREDENTIAL_ID, ()), "JTI=o-1")
+    assert {key: tuple(values) for key, values in found.extra.items()} == {**CALLER.extra, CREDENTIAL_ID: ids}
     assert json.dumps(found.claims, default=dict) == json.dumps(CALLER.claims, default=dict)
     assert found.expires_at == NOW + 600
     assert authenticator.cached(f"Bearer {made(keys)}") is None  # another signature, another token
@@ -95,7 +96,12 @@ async def test_a_revocation_of_whom_it_was_made_for_counts(keys: TokenKeys, trus
     authenticator = await trusting()
     token = f"Bearer {made(keys)}"
     await authenticator.authenticate(token)
-    for scope, value in ((Scope.TOKEN, "t-1"), (Scope.SUBJECT, "repo:org/app"), (Scope.USER, CALLER.username)):
+    for scope, value in (
+        (Scope.TOKEN, "t-1"),
+        (Scope.TOKEN, "o-1"),
+        (Scope.SUBJECT, "repo:org/app"),
+        (Scope.USER, CALLER.username),
+    ):
         at = datetime.fromtimestamp(NOW, UTC)
         authenticator.denylist = Denylist([Revocation("r", CALLER.issuer, scope, value, "", "", at)])
         assert authenticator.cached(token) is None
@@ -137,6 +143,7 @@ def test_claims_that_fit_into_no_token_are_refused(keys: TokenKeys) -> None:
     [
         ("bad_claim", {"identity": None}),
         ("bad_claim", {"sub": 7}),
+        ("bad_claim", {"jti": 7}),
         ("wrong_audience", {"aud": "holdfast"}),
         ("lifetime_too_long", {"exp": NOW + 601}),
         ("expired", {"exp": NOW}),
@@ -152,7 +159,7 @@ async def test_what_is_signed_and_yet_none_of_ours_is_refused(
         "sub": "x",
         "iat": NOW,
         "exp": NOW + 600,
-        "identity": {"issuer": "https://issuer.test", "groups": [], "uid": "", "extra": {}, "claims": {}},
+        "identity": {"issuer": ISSUER.url, "groups": [], "uid": "", "extra": {}, "claims": {}},
         **change,
     }
     from joserfc.jwk import ECKey

@@ -31,7 +31,7 @@ from holdfast.hooks.listener import ListenerCertificates, listener_certificates,
 from holdfast.hooks.taps import open_upgrade_tap
 from holdfast.identity.denylist import REVOKED, Denylist
 from holdfast.identity.opening import open_authenticator
-from holdfast.identity.revoking import RevocationWatch
+from holdfast.identity.revoking import BLIND, RevocationWatch
 from holdfast.identity.store import RevocationStore
 from holdfast.masking.fingerprint import Fingerprinter
 from holdfast.masking.plan import compile_plan
@@ -90,7 +90,9 @@ class Gateway:
         self.database = Database.open(settings.database_url, deadline_seconds=settings.audit.deadline_seconds)
         self.holds = HoldStore(self.database)
         self.desk = HoldDesk(self.holds)
-        self.revocations = RevocationWatch(RevocationStore(self.database).all, self._shut_out)
+        self.revocations = RevocationWatch(
+            RevocationStore(self.database).all, self._shut_out, lose_sight=self._end_streams
+        )
         self.pieces = open_pieces(settings.audit.payloads, settings.audit.deadline_seconds)
         if self.pieces is not None:
             self.pieces.check()
@@ -159,6 +161,13 @@ class Gateway:
                 self.desk.give_up(exchange.hold.id, REVOKED)
         if revoked:
             look_at_streams()
+
+    def _end_streams(self) -> None:
+        """End watches and sessions, since nobody can tell any more who is let in; other calls need the database."""
+        for exchange in self.wire.exchanges.values():
+            if exchange.response.streamed:
+                exchange.cut = exchange.cut or BLIND
+        look_at_streams()
 
     def _is_shut_out(self, exchange: Exchange) -> bool:
         return exchange.identity is not None and not exchange.over and self.authenticator.is_revoked(exchange.identity)

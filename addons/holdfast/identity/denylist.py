@@ -2,8 +2,9 @@
 
 Issuers cannot take back a token before it expires. A revocation refuses one token (its `jti`), all tokens of a
 subject (its `sub`), or of whoever is mapped to a user name, always of one issuer, until it is lifted or its time is
-over; of SAML's, the assertion's ID and NameID. It counts for what a caller sends from then on, and ends what the
-caller still has under way.
+over; of SAML's, the assertion's ID and NameID. A token of our own goes by its own `jti` and by that of its proof, and
+by the issuer of that. A revocation counts for what a caller sends from then on, and ends what the caller still has
+under way.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from holdfast.errors import Unauthorized
+from holdfast.exchange import CREDENTIAL_ID, CREDENTIAL_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -62,6 +64,7 @@ class Denylist:
             return None
         named = (
             (Scope.TOKEN, identity.claims.get("jti", identity.claims.get("assertionID"))),
+            *((Scope.TOKEN, value.removeprefix(CREDENTIAL_PREFIX)) for value in identity.extra.get(CREDENTIAL_ID, ())),
             (Scope.SUBJECT, identity.claims.get("sub", identity.claims.get("nameID"))),
             (Scope.USER, identity.username),
         )

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from holdfast.errors import ConfigurationError, Unauthorized
-from holdfast.exchange import CREDENTIAL_ID, Identity
+from holdfast.exchange import CREDENTIAL_ID, CREDENTIAL_PREFIX, Identity
 from holdfast.identity.expressions import BOOLEAN, CLAIMS, TEXT, TEXTS, USER, Expression, NotEvaluated, Values
 from holdfast.identity.serialization import read_strings
 
@@ -169,7 +169,7 @@ class UserMapper:
         extra: dict[str, tuple[str, ...]] = {}
         token_id = claims.get("jti")
         if is_name(token_id):
-            extra[CREDENTIAL_ID] = (f"JTI={token_id}",)
+            extra[CREDENTIAL_ID] = (CREDENTIAL_PREFIX + token_id,)
         for key, expression in self._extra:
             found = _read_texts(_evaluate(expression, values, key))
             if found is None or len(found) > MAX_EXTRA_VALUES or not all(map(is_value, found)):

@@ -12,14 +12,14 @@ signed with ES256, `typ` at+jwt. They live as long as `lifetimeSeconds` says, an
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from jose import jws
 
 from holdfast.errors import BadRequest, Unauthorized
-from holdfast.exchange import Identity
+from holdfast.exchange import CREDENTIAL_ID, CREDENTIAL_PREFIX, Identity
 from holdfast.identity.serialization import write_json
 from holdfast.identity.token import MAX_TOKEN_BYTES
 from holdfast.settings.identity import Issuer
@@ -110,8 +110,15 @@ class OwnTokenMapper:
         )
 
     def identify(self, claims: Mapping[str, Any], expires_at: float) -> Identity:
-        """The identity that a verified token of ours tells. Raises Unauthorized when it tells none."""
+        """The identity that a verified token of ours tells, with the token's own ID beside that of its proof.
+
+        Raises Unauthorized when it tells none.
+        """
         identity = read_identity(claims, expires_at)
         if identity.issuer not in self._trusted:
             raise Unauthorized("the token was made of one whose issuer is not trusted here", "unknown_issuer")
-        return identity
+        token_id = claims.get("jti")
+        if not isinstance(token_id, str):
+            raise Unauthorized("the token has no ID", "bad_claim")
+        used = (*identity.extra.get(CREDENTIAL_ID, ()), CREDENTIAL_PREFIX + token_id)
+        return replace(identity, extra=MappingProxyType({**identity.extra, CREDENTIAL_ID: used}))
