@@ -70,6 +70,7 @@ def test_a_person_logs_in_at_a_saml_provider(
         settings={
             "approvals": {"embedded": True, "port": port},
             "identity": {"tokens": {"url": url}, "saml": [saml]},
+            "upstream": {"impersonate": True},
         },
         policies=(tmp_path / "policy.yaml",),
     )
@@ -91,6 +92,9 @@ def test_a_person_logs_in_at_a_saml_provider(
     assert logged_in.returncode == 0, logged_in.stderr + "".join(target.gateway.output)
     token = run("get-token", *options, "--bare").stdout.strip()
     assert target.call("GET", POD_PATH, token=token).content == POD
+    (call,) = target.upstream.calls()
+    for field in ("User: saml:alice@example.com", "Group: saml:platform", "Group: saml:sre"):
+        assert f"\r\nImpersonate-{field}\r\n".encode().lower() in call.lower()
     assert target.call("DELETE", POD_PATH, token=token).status_code == 403
     caller = target.outcomes(POD_PATH)[0]["identity"]
     assert (caller["issuer"], caller["username"]) == (ENTITY_ID, "saml:alice@example.com")
