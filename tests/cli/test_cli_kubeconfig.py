@@ -154,6 +154,28 @@ def test_people_of_a_saml_provider_log_in_at_the_gateway(saml_world: World) -> N
     assert set(arguments) >= {f"--issuer={GATEWAY}", f"--audience={GATEWAY}", "--token-type=access"}
 
 
+def test_of_several_saml_providers_one_must_be_named(saml_world: World) -> None:
+    settings = saml_world.folder / "holdfast.yaml"
+    entry = settings.read_text().partition("  saml:\n")[2].partition("policies:")[0]
+    other = entry.replace("https://id.test/saml", "https://other.test/saml")
+    settings.write_text(settings.read_text().replace(entry, entry + other))
+    options = ("--client-id", "holdfast", "--token-type", "access", "--audience", GATEWAY)
+    both = "https://id.test/saml, https://other.test/saml"
+    assert f"--idp: the gateway has several SAML providers; give one of {both}." in log_in(saml_world, *options).stderr
+    result = log_in(saml_world, *options, "--idp", "https://third.test")
+    assert f"--idp: found 'https://third.test'; expected one of {both}." in result.stderr
+    result = log_in(saml_world, *options, "--idp", "https://other.test/saml")
+    assert result.exit_code == 0, result.stderr
+    arguments = YAML(typ="safe").load(result.stdout)["users"][0]["user"]["exec"]["args"]
+    assert "--idp=https://other.test/saml" in arguments
+
+
+def test_an_openid_provider_is_not_asked_for_a_saml_provider(world: World) -> None:
+    result = log_in(world, "--client-id", "holdfast", "--idp", "https://id.test/saml")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--idp: https://issuer.test is no gateway with SAML providers; leave it out." in result.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [

@@ -77,6 +77,11 @@ def test_the_provider_is_told_whom_the_token_is_for(audience: str, told: dict[st
     assert {name: [form[name]] for name in told} == told
 
 
+def test_the_gateway_is_told_which_saml_provider() -> None:
+    assert sent(idp="https://id.test/saml?a=b c")["idp"] == ["https://id.test/saml?a=b c"]
+    assert "idp" not in sent()
+
+
 def test_what_an_endpoint_s_address_has_is_kept() -> None:
     query = sent(f"{ISSUER}/auth?tenant=a%26b")
     assert (query["tenant"], query["client_id"]) == (["a&b"], ["kubectl"])

@@ -193,10 +193,20 @@ def test_equal_requests_share_a_file_and_others_do_not() -> None:
                 ("audience", "a"),
                 ("kind", "access"),
                 ("name", "a"),
+                ("idp", "a"),
             ]
         ),
     }
-    assert len(keys) == 7
+    assert len(keys) == 8
+
+
+def test_a_login_from_before_saml_providers_had_a_name_is_found(cache: TokenCache) -> None:
+    file = Path(cache.path(REQUEST))
+    assert file.name == "55ce96d311d4f7f7904cfb9f4ebd23a6.json"
+    document = json.loads(file.read_text())
+    assert document["request"].pop("idp") == ""
+    file.write_text(json.dumps(document))
+    assert (cache.read(REQUEST), cache.requests()) == (TOKENS, [REQUEST])
 
 
 @pytest.mark.parametrize(

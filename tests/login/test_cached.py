@@ -57,6 +57,13 @@ def test_a_fresh_token_is_given_out(environment: dict[str, str], options: list[s
     assert status(answer([*OPTIONS, *options], environment, NOW)) == KEPT
 
 
+def test_a_login_at_one_of_several_saml_providers_is_given_out(environment: dict[str, str]) -> None:
+    request = REQUEST._replace(idp="https://id.test/saml")
+    assert answer(request_options(request), environment, NOW) is None
+    TokenCache(find_folder(environment)).write(request, Tokens("bob", "of-saml", NOW + 1000))
+    assert answer([*request_options(request), "--bare"], environment, NOW) == "of-saml"
+
+
 def test_the_token_can_be_had_alone(environment: dict[str, str]) -> None:
     assert answer([*OPTIONS, "--bare"], environment, NOW) == "kept-token"
     assert answer(["--bare"], {"HOLDFAST_TOKEN": "given"}, NOW) == "given"

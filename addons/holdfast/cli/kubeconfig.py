@@ -13,6 +13,7 @@ from holdfast.cli.login import (
     Audience,
     ClientId,
     Device,
+    Idp,
     Issuer,
     IssuerCa,
     KindOfToken,
@@ -57,6 +58,7 @@ def kubeconfig(
     device: Device = False,
     no_browser: NoBrowser = False,
     name: Name = "",
+    idp: Idp = "",
     server: Annotated[
         str | None, typer.Option(metavar="URL", help="How the caller reaches the gateway; from `listen` when absent.")
     ] = None,
@@ -93,6 +95,7 @@ def kubeconfig(
             audience=audience,
             kind=token_type,
             name=name,
+            idp=idp,
         )
         _require_trusted(request, settings)
         user = {"exec": _describe_plugin(request, issuer_ca, device=device, no_browser=no_browser)}
@@ -194,10 +197,22 @@ def _require_trusted(request: LoginRequest, settings: Settings) -> None:
             f"--issuer: {own.url} is the gateway, which gives access tokens; add --token-type access --audience "
             f"{own.url}."
         )
+    _require_one_provider(request, settings)
     option, audience = ("--client-id", request.client_id) if request.kind == ID else ("--audience", request.audience)
     if audience not in trusted[request.issuer]:
         expected = ", ".join(trusted[request.issuer])
         raise ConfigurationError(f"{option}: the gateway takes tokens for {expected}, found {audience!r}.")
+
+
+def _require_one_provider(request: LoginRequest, settings: Settings) -> None:
+    own, providers = settings.identity.tokens, [provider.entity_id for provider in settings.identity.saml]
+    if own is None or request.issuer != own.url:
+        if request.idp:
+            raise ConfigurationError(f"--idp: {request.issuer} is no gateway with SAML providers; leave it out.")
+    elif request.idp and request.idp not in providers:
+        raise ConfigurationError(f"--idp: found {request.idp!r}; expected one of {', '.join(providers)}.")
+    elif not request.idp and len(providers) > 1:
+        raise ConfigurationError(f"--idp: the gateway has several SAML providers; give one of {', '.join(providers)}.")
 
 
 def _write(document: dict[str, Any], file: Path | None, force: bool) -> None:

@@ -52,6 +52,12 @@ KindOfToken = Annotated[
     ),
 ]
 Name = Annotated[str, typer.Option(metavar="NAME", help="Keeps several logins at one issuer apart, as admin and me.")]
+Idp = Annotated[
+    str,
+    typer.Option(
+        "--idp", metavar="ENTITY-ID", help="Which SAML provider, where the issuer is a gateway that has several."
+    ),
+]
 IssuerCa = Annotated[
     Path | None,
     typer.Option(
@@ -74,6 +80,7 @@ def login(
     device: Device = False,
     no_browser: NoBrowser = False,
     name: Name = "",
+    idp: Idp = "",
 ) -> None:
     """Log in at an OpenID provider; the token is kept for `holdfast get-token`.
 
@@ -85,7 +92,9 @@ def login(
       holdfast login --issuer https://id.example.com --client-id kubectl --scope groups
       holdfast login --issuer https://id.example.com --client-id kubectl --device
     """
-    request = make_request(issuer, client_id, scopes=scope or (), audience=audience, kind=token_type, name=name)
+    request = make_request(
+        issuer, client_id, scopes=scope or (), audience=audience, kind=token_type, name=name, idp=idp
+    )
     tokens = _run(_open_session(request, issuer_ca, device, no_browser).log_in())
     until = time.strftime("%H:%M:%S", time.localtime(tokens.expires_at))
     renewed = "and is renewed by itself" if tokens.refresh_token else "and is not renewed: the provider gave nothing to"
@@ -102,6 +111,7 @@ def get_token(
     device: Device = False,
     no_browser: NoBrowser = False,
     name: Name = "",
+    idp: Idp = "",
     token_file: Annotated[
         Path | None,
         typer.Option(
@@ -136,7 +146,9 @@ def get_token(
         raise ConfigurationError(
             f"no token: give --issuer and --client-id, or --token-file FILE, or set ${TOKEN_VARIABLE}."
         )
-    request = make_request(issuer, client_id, scopes=scope or (), audience=audience, kind=token_type, name=name)
+    request = make_request(
+        issuer, client_id, scopes=scope or (), audience=audience, kind=token_type, name=name, idp=idp
+    )
     tokens = _run(_open_session(request, issuer_ca, device, no_browser).get_tokens(may_ask=may_ask))
     typer.echo(render(tokens.token, tokens.expires_at, bare=bare))
 
@@ -149,6 +161,7 @@ def logout(
     token_type: KindOfToken = TokenType.ID,
     issuer_ca: IssuerCa = None,
     name: Name = "",
+    idp: Idp = "",
     everything: Annotated[bool, typer.Option("--all", help="Every login on this machine.")] = False,
 ) -> None:
     """Forget the tokens of a login; the options are those of `holdfast login`.
@@ -166,7 +179,9 @@ def logout(
         return
     if not issuer or not client_id:
         raise ConfigurationError("which login? Give --issuer and --client-id, or --all.")
-    request = make_request(issuer, client_id, scopes=scope or (), audience=audience, kind=token_type, name=name)
+    request = make_request(
+        issuer, client_id, scopes=scope or (), audience=audience, kind=token_type, name=name, idp=idp
+    )
     was_there = _run(_open_session(request, issuer_ca).log_out())
     _tell("Logged out." if was_there else "Nobody was logged in there.")
 

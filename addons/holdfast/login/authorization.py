@@ -62,6 +62,7 @@ def authorization_url(
         # OpenID Connect Core 1.0 section 11: without consent a provider ignores offline_access.
         **({"prompt": "consent"} if OFFLINE_ACCESS in scope.split() else {}),
         **target_parameters(request),
+        **({"idp": request.idp} if request.idp else {}),
     }
     parts = urlsplit(endpoint)
     query = "&".join(filter(None, [parts.query, urlencode(parameters)]))

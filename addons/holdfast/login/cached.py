@@ -22,7 +22,17 @@ TOKEN_FILE_VARIABLE = "HOLDFAST_TOKEN_FILE"  # noqa: S105
 MAX_TOKEN_FILE_BYTES = 1 << 16
 
 _VALUES = frozenset(
-    {"--issuer", "--client-id", "--scope", "--audience", "--name", "--token-type", "--token-file", "--issuer-ca"}
+    {
+        "--issuer",
+        "--client-id",
+        "--scope",
+        "--audience",
+        "--name",
+        "--idp",
+        "--token-type",
+        "--token-file",
+        "--issuer-ca",
+    }
 )
 _FLAGS = frozenset({"--device", "--no-browser", "--bare"})
 
@@ -83,6 +93,7 @@ def _recall(options: _Options, environment: Mapping[str, str], now: float) -> tu
         audience=_last(options, "--audience"),
         kind=_last(options, "--token-type") or ID,
         name=_last(options, "--name"),
+        idp=_last(options, "--idp"),
     )
     if not (request.issuer and request.client_id and request.kind in KINDS):
         return None

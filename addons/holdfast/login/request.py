@@ -27,7 +27,7 @@ class LoginRequest(NamedTuple):
 
     `scopes` are those beside `openid`. `audience` is whom access tokens are for, empty for what the provider chooses.
     `kind` says whether the gateway gets the ID token or the access token. `name` keeps the logins of several people at
-    one issuer apart.
+    one issuer apart. `idp` is the SAML provider, by its entityID, where the issuer is a gateway that trusts several.
     """
 
     issuer: str
@@ -36,21 +36,30 @@ class LoginRequest(NamedTuple):
     audience: str = ""
     kind: str = ID
     name: str = ""
+    idp: str = ""
 
     @property
     def key(self) -> str:
         """A name for files, the same for the same request: hex digits."""
-        parts = (self.issuer, self.client_id, " ".join(self.scopes), self.audience, self.kind, self.name)
+        parts = [self.issuer, self.client_id, " ".join(self.scopes), self.audience, self.kind, self.name]
+        parts += [self.idp] if self.idp else []  # so that logins from before there was one are still found
         digest: str = sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
         return digest[:32]
 
 
 def make_request(
-    issuer: str, client_id: str, *, scopes: Iterable[str] = (), audience: str = "", kind: str = ID, name: str = ""
+    issuer: str,
+    client_id: str,
+    *,
+    scopes: Iterable[str] = (),
+    audience: str = "",
+    kind: str = ID,
+    name: str = "",
+    idp: str = "",
 ) -> LoginRequest:
     """The request with its scopes in one order, each once; one text may hold several, as in OAuth."""
     wanted = {scope for text in scopes for scope in text.split()} - {OPENID}
-    return LoginRequest(issuer, client_id, tuple(sorted(wanted)), audience, kind, name)
+    return LoginRequest(issuer, client_id, tuple(sorted(wanted)), audience, kind, name, idp)
 
 
 def request_options(request: LoginRequest) -> list[str]:
@@ -60,4 +69,5 @@ def request_options(request: LoginRequest) -> list[str]:
     options += [f"--audience={request.audience}"] if request.audience else []
     options += [f"--token-type={request.kind}"] if request.kind != ID else []
     options += [f"--name={request.name}"] if request.name else []
+    options += [f"--idp={request.idp}"] if request.idp else []
     return options
