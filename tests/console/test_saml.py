@@ -310,6 +310,17 @@ async def test_an_assertion_is_exchanged_once(tmp_path: Path, monkeypatch: pytes
         assert (first.record.issue.grant, second.record.refusal.why) == ("saml2-bearer", "replayed")
 
 
+async def test_an_assertion_may_come_from_a_file_but_must_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(tmp_path, monkeypatch) as world:
+        form = {"grant_type": SAML_BEARER, "assertion": encode_base64url(grant()) + "\r\n"}
+        (await world.client.post("/token", data=form)).raise_for_status()
+        for nothing in ({}, {"assertion": ""}, {"assertion": "\n"}):
+            answer = await world.client.post("/token", data={"grant_type": SAML_BEARER, **nothing})
+            told = {"error": "invalid_request", "error_description": "assertion: is missing"}
+            assert (answer.status_code, answer.json()) == (400, told)
+        assert len(world.writer.entries) == 1
+
+
 async def test_an_assertion_that_ends_while_it_is_looked_at_is_not_exchanged_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,7 +343,6 @@ async def test_an_assertion_that_ends_while_it_is_looked_at_is_not_exchanged_aga
 @pytest.mark.parametrize(
     "assertion",
     [
-        "",
         "!",
         encode_base64url(b"<x/>"),
         encode_base64url(b"<!DOCTYPE x [<!ENTITY e SYSTEM 'file:///etc/passwd'>]><x>&e;</x>"),

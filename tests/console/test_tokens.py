@@ -137,7 +137,6 @@ async def test_every_kind_of_token_that_an_issuer_gives_is_taken(tmp_path: Path,
         ({"actor_token": "x"}, "invalid_request", "actor_token"),
         ({"audience": "https://other.test"}, "invalid_target", "audience, resource: tokens are for"),
         ({"resource": "https://other.test"}, "invalid_target", "audience, resource: tokens are for"),
-        ({"subject_token": None}, "invalid_request", "subject_token: the token is not valid"),
         ({"subject_token": "x.y.z"}, "invalid_request", "subject_token: the token is not valid"),
         ({"subject_token": "\u00e4"}, "invalid_request", "subject_token: "),
         ({"subject_token": "x" * 20_000}, "invalid_request", "subject_token: the token is too large"),
@@ -153,6 +152,21 @@ async def test_what_is_not_exchanged_is_told_as_oauth_tells_it(
         assert answer.json()["error_description"].startswith(sentence)
         told = [entry.record.refusal.why for entry in endpoint.writer.entries if entry.record.refusal]
         assert len(told) == len(endpoint.writer.entries) == sentence.startswith("subject_token:")
+
+
+@pytest.mark.parametrize("nothing", [None, "", " \r\n"])
+async def test_a_token_that_is_missing_is_not_called_one_that_is_not_valid(tmp_path: Path, nothing: str | None) -> None:
+    async with started(tmp_path) as endpoint:
+        answer = await endpoint.ask(subject_token=nothing)
+        told = {"error": "invalid_request", "error_description": "subject_token: is missing"}
+        assert (answer.status_code, answer.json()) == (400, told)
+        assert endpoint.writer.entries == []
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", " "])
+async def test_the_line_end_of_a_file_is_no_part_of_the_token(tmp_path: Path, end: str) -> None:
+    async with started(tmp_path) as endpoint:
+        assert (await endpoint.ask(subject_token=f"{end}{endpoint.issuer.mint('ada')}{end}")).status_code == 200
 
 
 async def test_a_stranger_and_one_of_ours_get_nothing(tmp_path: Path) -> None:

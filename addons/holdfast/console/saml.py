@@ -29,7 +29,7 @@ from urllib.parse import urlencode
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from holdfast.console.tokens import NO_STORE, OAuthError, read_form, refusal_entry
+from holdfast.console.tokens import NO_STORE, OAuthError, read_form, read_proof, refusal_entry
 from holdfast.errors import BadRequest, Unauthorized
 from holdfast.exchange import Identity
 from holdfast.identity.own_tokens import read_identity, tell_identity
@@ -245,8 +245,9 @@ class SAMLService:
         return parse_object(unseal(text, self._keys.secrets(now), purpose, now=now, seconds=seconds))
 
     async def _take_assertion(self, form: Mapping[str, str]) -> tuple[Identity, str]:
+        assertion = read_proof(form, "assertion")
         try:
-            return await asyncio.to_thread(self._verify_assertion, form.get("assertion", "")), "saml2-bearer"
+            return await asyncio.to_thread(self._verify_assertion, assertion), "saml2-bearer"
         except Unauthorized as refusal:
             raise OAuthError("invalid_grant", f"assertion: {refusal}", refusal) from refusal
 

@@ -131,8 +131,9 @@ class TokenService:
             raise OAuthError("invalid_request", f"requested_token_type: expected {_TYPE}access_token")
         if "actor_token" in form:
             raise OAuthError("invalid_request", "actor_token: nobody acts for somebody else here")
+        subject_token = read_proof(form, "subject_token")
         try:
-            return await self._authenticator.identify(form.get("subject_token", "")), "token-exchange"
+            return await self._authenticator.identify(subject_token), "token-exchange"
         except Unauthorized as error:
             raise OAuthError("invalid_request", f"subject_token: {error}", error) from error
 
@@ -199,6 +200,14 @@ class TokenService:
 def refusal_entry(refusal: Unauthorized, now: datetime) -> Entry:
     """Somebody was given no token, and why."""
     return Entry(Record(kind=Kind.ISSUE, at=timestamp(now), refusal=describe_refusal(refusal)))
+
+
+def read_proof(form: Mapping[str, str], name: str) -> str:
+    """The parameter that shows who asks, without the line end that a file has. Raises OAuthError without one."""
+    proof = form.get(name, "").strip()
+    if not proof:
+        raise OAuthError("invalid_request", f"{name}: is missing")
+    return proof
 
 
 async def read_form(request: Request, largest: int = LARGEST_BODY) -> Mapping[str, str]:
