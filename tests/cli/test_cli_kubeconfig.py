@@ -49,6 +49,23 @@ def test_the_token_itself_is_in_it_only_when_asked_for(world: World) -> None:
     assert document["users"][0]["user"]["token"].count(".") == 2
 
 
+def test_a_token_s_file_may_be_on_the_callers_machine_only(world: World) -> None:
+    file = "/var/run/secrets/tokens/holdfast"
+    result = run(world, "--token-file", file)
+    assert result.exit_code == 0, result.stderr
+    assert YAML(typ="safe").load(result.stdout)["users"][0]["user"] == {"tokenFile": file}
+    assert result.stderr == f"{file} cannot be read here; it must be there where kubectl runs.\n"
+    assert run(world, "--token-file", file, "--embed-token").exit_code == 2
+
+
+def test_a_token_s_file_that_is_here_must_hold_one(world: World) -> None:
+    file = world.folder / "wrong.token"
+    file.write_text("two words")
+    result = run(world, "--token-file", str(file))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "expected one bearer token on one line" in result.stderr
+
+
 def test_a_client_library_reads_the_file(world: World) -> None:
     file = world.folder / "agent.kubeconfig"
     assert run(world, "-f", str(file), "--server", "https://gateway.example:443").exit_code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from pathlib import Path  # noqa: TC003  typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
@@ -43,7 +44,11 @@ def kubeconfig(
     user_name: Annotated[str, typer.Option("--user-name", help="Name of the user entry; the token says who it is.")],
     token_file: Annotated[
         Path | None,
-        typer.Option("--token-file", metavar="FILE", help="The caller's token; kubectl reads it again and again."),
+        typer.Option(
+            "--token-file",
+            metavar="FILE",
+            help="The caller's token, where kubectl runs, which reads it again and again.",
+        ),
     ] = None,
     login: Annotated[
         bool,
@@ -144,11 +149,16 @@ def _require_https(server: str) -> str:
 
 
 def _describe_user(token_file: Path, embed: bool) -> dict[str, str]:
-    """The user entry; the token is read in either case, so that a wrong file is noticed here."""
+    """The user entry. A file that is here is read in either case, so that a wrong one is noticed."""
     from holdfast.credential.sources import read_token
 
-    token = read_token(token_file)
-    return {"token": token} if embed else {"tokenFile": str(token_file)}
+    if embed:
+        return {"token": read_token(token_file)}
+    if os.access(token_file, os.R_OK):
+        read_token(token_file)
+    else:
+        typer.echo(f"{token_file} cannot be read here; it must be there where kubectl runs.", err=True)
+    return {"tokenFile": str(token_file)}
 
 
 def _describe_plugin(
