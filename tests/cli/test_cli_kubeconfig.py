@@ -129,7 +129,10 @@ def test_people_get_a_plugin_that_logs_them_in(world: World) -> None:
     ("options", "why"),
     [
         ([], "--login needs --client-id"),
-        (["--client-id", "other"], "--client-id: the gateway takes tokens for holdfast, found 'other'"),
+        (
+            ["--client-id", "other"],
+            "--client-id: the gateway takes tokens for holdfast, found 'other'; add it to that issuer's audiences",
+        ),
         (["--client-id", "holdfast", "--issuer", "https://other.test"], "does not trust https://other.test"),
         (["--client-id", "kubectl", "--token-type", "access"], "--audience: the gateway takes tokens for holdfast"),
         (["--client-id", "holdfast", "--token-file", "agent.token"], "one of them"),

@@ -145,6 +145,14 @@ def test_what_is_not_usable_is_refused(claims: dict[str, Any], mappings: dict[st
     assert refusal(claims, mappings).why == "bad_claim"
 
 
+def test_a_user_name_that_is_not_there_is_told_from_one_that_is_not_usable() -> None:
+    mappings = {"username": {"claim": "email", "prefix": ""}}
+    absent, unusable = refusal({}, mappings), refusal({"email": ""}, mappings)
+    assert (absent.why, unusable.why) == ("bad_claim", "bad_claim")
+    assert str(absent) == ("the token has no claim email; ask its issuer for that with a scope, or map another claim")
+    assert str(unusable) == "the token's email is not a usable user name"
+
+
 @pytest.mark.parametrize(
     "mappings",
     [

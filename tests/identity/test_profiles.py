@@ -111,7 +111,7 @@ PERSON = {
 @pytest.mark.parametrize(
     ("claims", "username", "groups", "subject"),
     [
-        (PERSON, "ada@example.com", ("id:sre",), {"email": ["*@example.com"]}),
+        (PERSON, "ada@example.com", ("sre",), {"email": ["*@example.com"]}),
         (
             GITHUB,
             "github:repo:my-org/app:environment:prod",

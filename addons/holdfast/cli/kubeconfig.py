@@ -202,7 +202,8 @@ def _require_trusted(request: LoginRequest, settings: Settings) -> None:
     trusted, own = _trusted(settings), settings.identity.tokens
     if request.issuer not in trusted:
         raise ConfigurationError(f"--issuer: the gateway does not trust {request.issuer}; add it to identity.jwt.")
-    if own is not None and request.issuer == own.url and request.kind == ID:
+    is_own = own is not None and request.issuer == own.url
+    if own is not None and is_own and request.kind == ID:
         raise ConfigurationError(
             f"--issuer: {own.url} is the gateway, which gives access tokens; add --token-type access --audience "
             f"{own.url}."
@@ -211,7 +212,8 @@ def _require_trusted(request: LoginRequest, settings: Settings) -> None:
     option, audience = ("--client-id", request.client_id) if request.kind == ID else ("--audience", request.audience)
     if audience not in trusted[request.issuer]:
         expected = ", ".join(trusted[request.issuer])
-        raise ConfigurationError(f"{option}: the gateway takes tokens for {expected}, found {audience!r}.")
+        mend = "give that" if is_own else "add it to that issuer's audiences in the settings, or give one of them"
+        raise ConfigurationError(f"{option}: the gateway takes tokens for {expected}, found {audience!r}; {mend}.")
 
 
 def _require_one_provider(request: LoginRequest, settings: Settings) -> None:

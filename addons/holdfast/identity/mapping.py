@@ -114,6 +114,11 @@ class UserMapper:
             name = claims.get(mapping.claim)
             if mapping.claim == "email" and claims.get("email_verified", True) is not True:
                 raise Unauthorized("the token's email is not verified by its issuer", "email_not_verified")
+        if mapping.claim and mapping.claim not in claims:
+            raise Unauthorized(
+                f"the token has no claim {mapping.claim}; ask its issuer for that with a scope, or map another claim",
+                "bad_claim",
+            )
         if not is_name(name):
             raise Unauthorized(f"the token's {_source(mapping)} is not a usable user name", "bad_claim")
         return self._allow(f"{mapping.prefix or ''}{name}")
