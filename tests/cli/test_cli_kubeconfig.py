@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -103,6 +104,11 @@ def log_in(world: World, *arguments: str) -> Result:
     return runner.invoke(app, ["kubeconfig", *common, *arguments])
 
 
+def plugin_arguments(result: Result) -> list[str]:
+    assert result.exit_code == 0, result.stderr
+    return list(YAML(typ="safe").load(result.stdout)["users"][0]["user"]["exec"]["args"])
+
+
 def test_people_get_a_plugin_that_logs_them_in(world: World) -> None:
     options = ("--client-id", "holdfast", "--scope", "groups", "--issuer-ca", "/etc/issuer.crt", "--device")
     document: dict[str, Any] = YAML(typ="safe").load(log_in(world, *options).stdout)
@@ -169,9 +175,7 @@ def saml_world(world: World) -> World:
 
 def test_people_of_a_saml_provider_log_in_at_the_gateway(saml_world: World) -> None:
     result = log_in(saml_world, "--client-id", "holdfast", "--token-type", "access", "--audience", GATEWAY)
-    assert result.exit_code == 0, result.stderr
-    arguments = YAML(typ="safe").load(result.stdout)["users"][0]["user"]["exec"]["args"]
-    assert set(arguments) >= {f"--issuer={GATEWAY}", f"--audience={GATEWAY}", "--token-type=access"}
+    assert set(plugin_arguments(result)) >= {f"--issuer={GATEWAY}", f"--audience={GATEWAY}", "--token-type=access"}
 
 
 def test_of_several_saml_providers_one_must_be_named(saml_world: World) -> None:
@@ -185,9 +189,44 @@ def test_of_several_saml_providers_one_must_be_named(saml_world: World) -> None:
     result = log_in(saml_world, *options, "--idp", "https://third.test")
     assert f"--idp: found 'https://third.test'; expected one of {both}." in result.stderr
     result = log_in(saml_world, *options, "--idp", "https://other.test/saml")
-    assert result.exit_code == 0, result.stderr
-    arguments = YAML(typ="safe").load(result.stdout)["users"][0]["user"]["exec"]["args"]
-    assert "--idp=https://other.test/saml" in arguments
+    assert "--idp=https://other.test/saml" in plugin_arguments(result)
+
+
+def test_the_issuer_is_trusted_as_the_settings_have_it(world: World) -> None:
+    settings = world.folder / "holdfast.yaml"
+    settings.write_text(settings.read_text().replace("[holdfast],", "[holdfast], certificateAuthorityFile: ca.crt,"))
+    result = log_in(world, "--client-id", "holdfast")
+    assert f"--issuer-ca={world.folder / 'ca.crt'}" in plugin_arguments(result)
+    assert f"--issuer-ca={world.folder / 'ca.crt'}; it must be there where kubectl runs, too." in result.stderr
+    result = log_in(world, "--client-id", "holdfast", "--issuer-ca", "/etc/other.crt")
+    assert [text for text in plugin_arguments(result) if "--issuer-ca" in text] == ["--issuer-ca=/etc/other.crt"]
+    assert result.stderr == ""
+
+
+def test_a_ca_that_is_only_text_in_the_settings_has_to_be_given(world: World) -> None:
+    settings = world.folder / "holdfast.yaml"
+    text = json.dumps((world.folder / "ca.crt").read_text())
+    settings.write_text(settings.read_text().replace("[holdfast],", f"[holdfast], certificateAuthority: {text},"))
+    result = log_in(world, "--client-id", "holdfast")
+    assert not any("--issuer-ca" in text for text in plugin_arguments(result))
+    assert "write it to a file, and give that with --issuer-ca, or logins fail." in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("configured", "file"),
+    [
+        ("listen: {certificate: listener.crt, privateKey: listener.key, certificateAuthority: ca.crt}", "ca.crt"),
+        ("listen: {certificate: listener.crt, privateKey: listener.key}", None),
+        ("listen: {}", "state/listener/ca.crt"),
+    ],
+)
+def test_the_gateway_is_trusted_by_its_own_ca(saml_world: World, configured: str, file: str | None) -> None:
+    settings = saml_world.folder / "holdfast.yaml"
+    lines = settings.read_text().splitlines()
+    settings.write_text("\n".join(configured if line.startswith("listen:") else line for line in lines))
+    result = log_in(saml_world, "--client-id", "holdfast", "--token-type", "access", "--audience", GATEWAY)
+    found = [text for text in plugin_arguments(result) if "--issuer-ca" in text]
+    assert found == ([] if file is None else [f"--issuer-ca={saml_world.folder / file}"])
 
 
 def test_an_openid_provider_is_not_asked_for_a_saml_provider(world: World) -> None:

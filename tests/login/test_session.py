@@ -477,6 +477,20 @@ async def test_a_provider_that_is_down_does_not_take_a_token_that_is_good(
         await session.get_tokens(may_ask=False)
 
 
+async def test_a_provider_that_is_not_trusted_does_not_take_a_token_that_is_good(
+    open_session: OpenSession, person: Person
+) -> None:
+    session = open_session()
+    tokens = await session.log_in()
+    stranger = Session(session.request, session.cache, None, session.way, session.around)
+    person.now = tokens.expires_at - 30
+    assert await stranger.get_tokens(may_ask=False) == tokens
+    assert person.told[-1].startswith("The token is still good, but could not be renewed: issuer https://")
+    person.now = tokens.expires_at
+    with pytest.raises(ConfigurationError, match="its certificate is not trusted"):
+        await stranger.get_tokens(may_ask=False)
+
+
 async def test_keys_that_cannot_be_had_do_not_cost_the_refresh_token(
     open_session: OpenSession, person: Person, provider: IdentityProvider
 ) -> None:

@@ -89,7 +89,10 @@ def kubeconfig(
     """
     if login == (token_file is not None):
         raise ConfigurationError("give --token-file FILE, or --login with --client-id: one of them.")
+    from holdfast.hooks.listener import listener_certificates
+
     settings = read_settings(config)
+    certificates = listener_certificates(settings)
     if token_file is not None:
         user: dict[str, Any] = _describe_user(token_file.absolute(), embed_token)
     else:
@@ -103,13 +106,12 @@ def kubeconfig(
             idp=idp,
         )
         _require_trusted(request, settings)
-        user = {"exec": _describe_plugin(request, issuer_ca, device=device, no_browser=no_browser)}
-    from holdfast.hooks.listener import listener_certificates
-
+        authority = issuer_ca or _find_authority(request.issuer, settings, certificates.authority)
+        user = {"exec": _describe_plugin(request, authority, device=device, no_browser=no_browser)}
     document = build_kubeconfig(
         cluster=settings.cluster,
         server=_require_https(server or default_server(settings)),
-        authority_pem=listener_certificates(settings).authority_pem,
+        authority_pem=certificates.authority_pem,
         user_name=user_name,
         user=user,
     )
@@ -159,6 +161,24 @@ def _describe_user(token_file: Path, embed: bool) -> dict[str, str]:
     else:
         typer.echo(f"{token_file} cannot be read here; it must be there where kubectl runs.", err=True)
     return {"tokenFile": str(token_file)}
+
+
+def _find_authority(issuer_url: str, settings: Settings, own_authority: Path | None) -> Path | None:
+    """The CA of an issuer's HTTPS as the settings have it, or our own; None where the system's are trusted."""
+    own = settings.identity.tokens
+    file = own_authority if own is not None and issuer_url == own.url else None
+    for issuer in (authenticator.issuer for authenticator in settings.identity.jwt):
+        if issuer.url == issuer_url:
+            file = issuer.certificate_authority_file
+            if issuer.certificate_authority:
+                typer.echo(
+                    f"The CA of {issuer_url} stands in the settings as text: write it to a file, and give that with "
+                    "--issuer-ca, or logins fail.",
+                    err=True,
+                )
+    if file is not None:
+        typer.echo(f"Logins trust --issuer-ca={file}; it must be there where kubectl runs, too.", err=True)
+    return file
 
 
 def _describe_plugin(

@@ -24,11 +24,15 @@ RENEW_DAYS = 30
 
 @dataclass(frozen=True, slots=True)
 class ListenerCertificates:
-    """What callers see: chain and key as files, and the authority that they verify it with (PEM)."""
+    """What callers see: chain and key as files, and the authority that they verify it with (PEM).
+
+    `authority` is that authority's file; None where the settings name the certificate alone.
+    """
 
     certificate: Path
     private_key: Path
     authority_pem: bytes
+    authority: Path | None = None
 
 
 def listener_certificates(settings: Settings) -> ListenerCertificates:
@@ -37,11 +41,13 @@ def listener_certificates(settings: Settings) -> ListenerCertificates:
     if listen.certificate is not None and listen.private_key is not None:
         _require_pair(listen.certificate, listen.private_key)
         authority = listen.certificate_authority or listen.certificate
-        return ListenerCertificates(listen.certificate, listen.private_key, read_file(authority))
+        return ListenerCertificates(
+            listen.certificate, listen.private_key, read_file(authority), listen.certificate_authority
+        )
     folder = settings.state_dir / "listener"
     make_private_folder(folder)
     own = _own_authority(folder)
-    made = ListenerCertificates(folder / "tls.crt", folder / "tls.key", own.certificate_pem)
+    made = ListenerCertificates(folder / "tls.crt", folder / "tls.key", own.certificate_pem, folder / "ca.crt")
     if not _is_current(made.certificate, listen.hosts):
         now = datetime.now(UTC)
         pair = own.issue("holdfast", hosts=listen.hosts, now=now, days=SERVING_DAYS)

@@ -150,9 +150,11 @@ class Session:
     async def _renew_or_log_in(self, tokens: Tokens, *, may_ask: bool) -> Tokens:
         try:
             return await self._renew(tokens)
-        except IssuerDown:
+        except ConfigurationError as fault:
             if tokens.expires_at <= self.around.clock():
                 raise
+            if not isinstance(fault, IssuerDown):  # which passes by itself
+                self.around.tell(f"The token is still good, but could not be renewed: {fault}")
             return tokens  # while it is good, somebody may get on with work
         except LoginFailed as failure:
             if not may_ask:
