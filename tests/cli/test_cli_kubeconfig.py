@@ -134,7 +134,11 @@ def test_people_get_a_plugin_that_logs_them_in(world: World) -> None:
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ([], "--login needs --client-id"),
+        ([], "--client-id: is missing; a login is at an --issuer and for a --client-id."),
+        (["--client-id", "holdfast", "--embed-token"], "--embed-token: goes with --token-file;"),
+        (["--client-id", "holdfast", "--scope", "groups,email"], "--scope: found 'groups,email'; give each scope by"),
+        (["--client-id", "holdfast", "--scope", ""], "--scope: found ''; give each scope by itself"),
+        (["--client-id", "holdfast", "--audience", "holdfast"], "--audience: says whom access tokens are for; add"),
         (
             ["--client-id", "other"],
             "--client-id: the gateway takes tokens for holdfast, found 'other'; add it to that issuer's audiences",
@@ -148,6 +152,27 @@ def test_a_kubeconfig_whose_tokens_would_be_refused_is_not_written(world: World,
     result = log_in(world, *options)
     assert (result.exit_code, result.stdout) == (2, "")
     assert why in result.stderr
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--issuer", "https://issuer.test"],
+        ["--client-id", "holdfast"],
+        ["--scope", "groups"],
+        ["--audience", "holdfast"],
+        ["--token-type", "access"],
+        ["--issuer-ca", "/etc/issuer.crt"],
+        ["--device"],
+        ["--no-browser"],
+        ["--name", "me"],
+        ["--idp", "https://id.test"],
+    ],
+)
+def test_a_job_logs_nobody_in(world: World, option: list[str]) -> None:
+    result = run(world, *option)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"holdfast: {option[0]}: goes with --login, not with --token-file; leave it out.\n"
 
 
 def test_a_token_comes_from_somewhere(world: World) -> None:

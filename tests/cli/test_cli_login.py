@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
+import shlex
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from holdfast.login.cache import TokenCache, find_folder
+from holdfast.cli.login import COLUMNS
+from holdfast.login.cache import TokenCache, Tokens, find_folder
 from holdfast.login.request import request_options
 from services.identity_provider import IdentityProvider, login_request, write_browser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from holdfast.login.cache import Tokens
     from holdfast.login.request import LoginRequest
 
 HOLDFAST = Path(sys.executable).with_name("holdfast")
@@ -57,6 +60,10 @@ class Desk:
             out, err = process.communicate(timeout=SECONDS)
         return process.returncode, out, err
 
+    def keep(self, request: LoginRequest, *, renewed: bool = True) -> None:
+        refresh_token = "refresh-secret" if renewed else ""
+        self.cache.write(request, Tokens("alice", "token-secret", 2_000_000_000, refresh_token))
+
     def kept(self) -> Tokens:
         tokens = self.cache.read(self.request)
         assert tokens is not None
@@ -67,7 +74,7 @@ class Desk:
 def provider(identity_provider: IdentityProvider) -> Iterator[IdentityProvider]:
     identity_provider.control("given")
     yield identity_provider
-    identity_provider.control("settings", idToken=600)
+    identity_provider.control("settings", idToken=600, refreshTokens=True)
 
 
 @pytest.fixture
@@ -94,11 +101,19 @@ def test_a_login_is_kept_for_kubectl_and_shown_to_nobody(desk: Desk) -> None:
     code, out, err = desk.run("login", *desk.options)
     assert (code, out) == (0, "")
     assert "browser says hello" in err
-    assert "Logged in as alice. The token is good until " in err
     kept = desk.kept()
+    until = datetime.fromtimestamp(kept.expires_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert f"Logged in as alice. The token is good until {until} and is renewed by itself.\n" in err
     assert kept.token not in err
     assert kept.refresh_token not in err
     assert token_of(desk.run("get-token", *desk.options)[1]) == kept.token
+
+
+def test_a_login_that_cannot_be_renewed_says_when_it_ends(desk: Desk, provider: IdentityProvider) -> None:
+    provider.control("settings", refreshTokens=False)
+    err = desk.run("login", *desk.options)[2]
+    until = datetime.fromtimestamp(desk.kept().expires_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert f"good until {until}; the provider gave no refresh token, so log in again then.\n" in err
 
 
 def test_where_there_is_no_terminal_nobody_is_asked(desk: Desk) -> None:
@@ -173,12 +188,64 @@ def test_logging_out_forgets_one_login_or_all(desk: Desk) -> None:
     desk.run("login", *desk.options)
     desk.run("login", *desk.options, "--name", "other")
     assert desk.run("logout", *desk.options) == (0, "", "Logged out.\n")
-    assert desk.run("logout", *desk.options) == (0, "", "Nobody was logged in there.\n")
     assert desk.run("get-token", *desk.options, "--name", "other")[0] == 0
     trust = desk.options[-1]
     assert desk.run("logout", "--all", trust) == (0, "", "Forgotten: 1 logins.\n")
     assert desk.run("get-token", *desk.options, "--name", "other")[0] == 1
+    assert desk.run("logout", *desk.options) == (0, "", "Nobody was logged in there.\n")
     assert desk.run("logout")[0] == 2
+    assert desk.run("logout", "--all", *desk.options)[0] == 2
+
+
+def test_logging_out_with_other_options_than_at_the_login_says_which_those_were(desk: Desk) -> None:
+    desk.keep(desk.request)
+    desk.keep(desk.request._replace(scopes=("groups",), name="it's me"))
+    desk.keep(desk.request._replace(client_id="other"))
+    place = f"--issuer={desk.request.issuer} --client-id=kubectl"
+    code, out, err = desk.run("logout", *place.split())
+    assert (code, out) == (1, "")
+    assert err.startswith("holdfast: nobody is logged in there with these options; the logins that are kept have:\n")
+    told = [shlex.split(line) for line in err.splitlines()[1:]]
+    assert sorted(told) == [[*place.split(), "--scope=groups"], [*place.split(), "--scope=groups", "--name=it's me"]]
+
+
+def test_the_logins_that_are_kept_are_listed_without_a_secret(desk: Desk) -> None:
+    desk.keep(desk.request)
+    desk.keep(desk.request._replace(name="admin", audience="https://gw", kind="access"), renewed=False)
+    code, table, err = desk.run("login", "--list")
+    assert (code, err) == (0, "")
+    assert re.split(r" {2,}", table.splitlines()[0].rstrip()) == list(COLUMNS)
+    lines = sorted(line.split() for line in table.splitlines()[1:])
+    common = [desk.request.issuer, "kubectl", "groups", "alice", "2033-05-18T03:33:20Z"]
+    more = ["no", "--audience=https://gw", "--token-type=access", "--name=admin"]
+    assert lines == [[*common, *more], [*common, "yes"]]
+    listed = desk.run("login", "--list", "-o", "json")[1]
+    assert {tuple(login["options"]) for login in json.loads(listed)} == {
+        tuple(request_options(request)) for request in desk.cache.requests()
+    }
+    assert "secret" not in table + listed
+
+
+def test_nothing_is_listed_where_nobody_has_logged_in(desk: Desk) -> None:
+    assert desk.run("login", "--list", "-o", "json") == (0, "[]\n", "")
+
+
+@pytest.mark.parametrize("command", ["login", "get-token", "logout"])
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--issuer=https://id.test"], "--client-id: is missing; a login is at an --issuer and for a --client-id."),
+        (["--client-id=kubectl"], "--issuer: is missing; a login is at an --issuer and for a --client-id."),
+        (["--scope=groups,email"], "--scope: found 'groups,email'; give each scope by itself, as --scope groups "),
+        (["--scope="], "--scope: found ''; give each scope by itself"),
+        (["--audience=gateway"], "--audience: says whom access tokens are for; add --token-type access, or leave it"),
+    ],
+)
+def test_an_option_that_would_mean_nothing_is_refused(desk: Desk, command: str, arguments: list[str], why: str) -> None:
+    place = [] if why.endswith("client-id.") else ["--issuer=https://id.test", "--client-id=kubectl"]
+    code, out, err = desk.run(command, *place, *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"holdfast: {why}")
 
 
 def test_logging_out_everywhere_forgets_what_cannot_be_ended_or_read_too(desk: Desk) -> None:

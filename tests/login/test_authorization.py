@@ -73,7 +73,7 @@ def test_a_refresh_token_is_asked_for_where_the_provider_knows_how() -> None:
 def test_the_provider_is_told_whom_the_token_is_for(audience: str, told: dict[str, list[str]]) -> None:
     query = sent(audience=audience, kind="access")
     assert {name: query[name] for name in ("audience", "resource") if name in query} == told
-    form = token_form(make_request(ISSUER, "kubectl", audience=audience), ATTEMPT, REDIRECT, "code")
+    form = token_form(make_request(ISSUER, "kubectl", audience=audience, kind="access"), ATTEMPT, REDIRECT, "code")
     assert {name: [form[name]] for name in told} == told
 
 

@@ -22,11 +22,12 @@ from holdfast.cli.login import (
     NoBrowser,
     Scope,
     TokenType,
+    read_request,
 )
 from holdfast.cli.options import ConfigFile, read_settings
 from holdfast.errors import ConfigurationError
 from holdfast.login.exec_credential import API_VERSION
-from holdfast.login.request import ID, make_request, request_options
+from holdfast.login.request import ID, request_options
 
 if TYPE_CHECKING:
     from holdfast.login.request import LoginRequest
@@ -89,6 +90,23 @@ def kubeconfig(
     """
     if login == (token_file is not None):
         raise ConfigurationError("give --token-file FILE, or --login with --client-id: one of them.")
+    if login and embed_token:
+        raise ConfigurationError("--embed-token: goes with --token-file; with --login there is no token yet.")
+    if not login:
+        _require_none_of_a_login(
+            {
+                "--issuer": issuer,
+                "--client-id": client_id,
+                "--scope": scope,
+                "--audience": audience,
+                "--token-type": token_type != TokenType.ID,
+                "--issuer-ca": issuer_ca,
+                "--device": device,
+                "--no-browser": no_browser,
+                "--name": name,
+                "--idp": idp,
+            }
+        )
     from holdfast.hooks.listener import listener_certificates
 
     settings = read_settings(config)
@@ -96,15 +114,8 @@ def kubeconfig(
     if token_file is not None:
         user: dict[str, Any] = _describe_user(token_file.absolute(), embed_token)
     else:
-        request = make_request(
-            issuer or _only_issuer(settings),
-            client_id,
-            scopes=scope or (),
-            audience=audience,
-            kind=token_type,
-            name=name,
-            idp=idp,
-        )
+        place = issuer or _only_issuer(settings)
+        request = read_request(place, client_id, scope, audience, token_type, name, idp)
         _require_trusted(request, settings)
         authority = issuer_ca or _find_authority(request.issuer, settings, certificates.authority)
         user = {"exec": _describe_plugin(request, authority, device=device, no_browser=no_browser)}
@@ -148,6 +159,12 @@ def _require_https(server: str) -> str:
     if url.scheme != "https" or not url.hostname or url.path.strip("/") or url.query:
         raise ConfigurationError(f"--server: found {server!r}; expected https://HOST:PORT.")
     return server.rstrip("/")
+
+
+def _require_none_of_a_login(options: dict[str, object]) -> None:
+    for option, value in options.items():
+        if value:
+            raise ConfigurationError(f"{option}: goes with --login, not with --token-file; leave it out.")
 
 
 def _describe_user(token_file: Path, embed: bool) -> dict[str, str]:
@@ -217,8 +234,6 @@ def _trusted(settings: Settings) -> dict[str, tuple[str, ...]]:
 
 def _require_trusted(request: LoginRequest, settings: Settings) -> None:
     """A kubeconfig whose tokens the gateway would refuse is noticed here."""
-    if not request.client_id:
-        raise ConfigurationError("--login needs --client-id, the public client that is registered at the issuer.")
     trusted, own = _trusted(settings), settings.identity.tokens
     if request.issuer not in trusted:
         raise ConfigurationError(f"--issuer: the gateway does not trust {request.issuer}; add it to identity.jwt.")

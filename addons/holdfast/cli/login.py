@@ -6,6 +6,7 @@ import asyncio
 import enum
 import os
 import secrets
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -13,18 +14,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.cli.output import show_safely
+from holdfast.cli.options import OutputFormat  # noqa: TC001  typer reads the annotations
+from holdfast.cli.output import Output, print_table, print_value, show_safely
 from holdfast.errors import ConfigurationError, HoldfastError
 from holdfast.login.cache import NotTrusted, TokenCache, find_folder
 from holdfast.login.cached import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, read_given_token, render
 from holdfast.login.exec_credential import allows_questions
-from holdfast.login.request import ACCESS, ID, make_request
+from holdfast.login.request import ACCESS, ID, make_request, request_options
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from holdfast.login.cache import Tokens
     from holdfast.login.request import LoginRequest
     from holdfast.login.session import Session
+
+
+COLUMNS = ("ISSUER", "CLIENT", "SCOPES", "SUBJECT", "UNTIL", "RENEWED", "OTHER OPTIONS")
 
 
 class TokenType(enum.StrEnum):
@@ -71,8 +77,8 @@ NoBrowser = Annotated[
 
 
 def login(
-    issuer: Issuer,
-    client_id: ClientId,
+    issuer: Issuer = "",
+    client_id: ClientId = "",
     scope: Scope = None,
     audience: Audience = "",
     token_type: KindOfToken = TokenType.ID,
@@ -81,6 +87,8 @@ def login(
     no_browser: NoBrowser = False,
     name: Name = "",
     idp: Idp = "",
+    show: Annotated[bool, typer.Option("--list", help="Log nobody in; list the logins that are kept.")] = False,
+    output: OutputFormat = Output.TABLE,
 ) -> None:
     """Log in at an OpenID provider; the token is kept for `holdfast get-token`.
 
@@ -91,14 +99,21 @@ def login(
     Example:
       holdfast login --issuer https://id.example.com --client-id kubectl --scope groups
       holdfast login --issuer https://id.example.com --client-id kubectl --device
+      holdfast login --list
     """
-    request = make_request(
-        issuer, client_id, scopes=scope or (), audience=audience, kind=token_type, name=name, idp=idp
-    )
+    if show:
+        _list_logins(output)
+        return
+    if not issuer and not client_id:
+        raise ConfigurationError("which login? Give --issuer and --client-id, or --list to see those that are kept.")
+    request = read_request(issuer, client_id, scope, audience, token_type, name, idp)
     tokens = _run(_open_session(request, issuer_ca, device, no_browser).log_in())
-    until = time.strftime("%H:%M:%S", time.localtime(tokens.expires_at))
-    renewed = "and is renewed by itself" if tokens.refresh_token else "and is not renewed: the provider gave nothing to"
-    _tell(f"Logged in as {tokens.subject}. The token is good until {until} {renewed}.")
+    how = (
+        " and is renewed by itself."
+        if tokens.refresh_token
+        else "; the provider gave no refresh token, so log in again then."
+    )
+    _tell(f"Logged in as {tokens.subject}. The token is good until {_moment(tokens.expires_at)}{how}")
 
 
 def get_token(
@@ -142,13 +157,11 @@ def get_token(
     if given:
         typer.echo(render(given, None, bare=bare))
         return
-    if not issuer or not client_id:
+    if not issuer and not client_id:
         raise ConfigurationError(
             f"no token: give --issuer and --client-id, or --token-file FILE, or set ${TOKEN_VARIABLE}."
         )
-    request = make_request(
-        issuer, client_id, scopes=scope or (), audience=audience, kind=token_type, name=name, idp=idp
-    )
+    request = read_request(issuer, client_id, scope, audience, token_type, name, idp)
     tokens = _run(_open_session(request, issuer_ca, device, no_browser).get_tokens(may_ask=may_ask))
     typer.echo(render(tokens.token, tokens.expires_at, bare=bare))
 
@@ -175,15 +188,88 @@ def logout(
       holdfast logout --all
     """
     if everything:
+        if issuer or client_id or name:
+            raise ConfigurationError("--all: means every login; leave out --issuer, --client-id and --name, or --all.")
         _log_out_everywhere(issuer_ca)
         return
-    if not issuer or not client_id:
+    if not issuer and not client_id:
         raise ConfigurationError("which login? Give --issuer and --client-id, or --all.")
-    request = make_request(
-        issuer, client_id, scopes=scope or (), audience=audience, kind=token_type, name=name, idp=idp
-    )
-    was_there = _run(_open_session(request, issuer_ca).log_out())
+    request = read_request(issuer, client_id, scope, audience, token_type, name, idp)
+    session = _open_session(request, issuer_ca)
+    was_there = _run(session.log_out())
+    if not was_there:
+        _require_no_other(request, session.cache)
     _tell("Logged out." if was_there else "Nobody was logged in there.")
+
+
+def read_request(
+    issuer: str,
+    client_id: str,
+    scope: list[str] | None,
+    audience: str,
+    token_type: TokenType,
+    name: str,
+    idp: str,
+) -> LoginRequest:
+    """What the options of these commands mean together. Raises ConfigurationError."""
+    for option, value in (("--issuer", issuer), ("--client-id", client_id)):
+        if not value:
+            raise ConfigurationError(f"{option}: is missing; a login is at an --issuer and for a --client-id.")
+    try:
+        return make_request(
+            issuer, client_id, scopes=scope or (), audience=audience, kind=token_type, name=name, idp=idp
+        )
+    except ValueError as error:
+        raise ConfigurationError(f"{error}.") from error
+
+
+def _require_no_other(request: LoginRequest, cache: TokenCache) -> None:
+    """Who logs out with other options than they logged in with is not told that all is well."""
+    others = [other for other in cache.requests() if other[:2] == request[:2]]
+    if others:
+        options = "\n".join(f"  {shlex.join(request_options(other))}" for other in others)
+        raise HoldfastError(f"nobody is logged in there with these options; the logins that are kept have:\n{options}")
+
+
+def _list_logins(output: Output) -> None:
+    """What is kept, and of each token only whose it is and how long."""
+    logins = TokenCache(find_folder(os.environ)).logins()
+    if output != Output.TABLE:
+        print_value([_describe_login(*login) for login in logins], output)
+        return
+    rows = []
+    for request, tokens in logins:
+        rest = request_options(request)[2 + len(request.scopes) :]
+        until = _moment(tokens.expires_at)
+        renewed = "yes" if tokens.refresh_token else "no"
+        rows.append(
+            (
+                request.issuer,
+                request.client_id,
+                " ".join(request.scopes),
+                tokens.subject,
+                until,
+                renewed,
+                " ".join(rest),
+            )
+        )
+    print_table(COLUMNS, rows)
+
+
+def _describe_login(request: LoginRequest, tokens: Tokens) -> dict[str, Any]:
+    return {
+        "issuer": request.issuer,
+        "clientID": request.client_id,
+        "scopes": list(request.scopes),
+        "subject": tokens.subject,
+        "until": _moment(tokens.expires_at),
+        "renewed": bool(tokens.refresh_token),
+        "options": request_options(request),
+    }
+
+
+def _moment(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def _log_out_everywhere(authority: Path | None) -> None:

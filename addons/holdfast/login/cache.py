@@ -91,15 +91,19 @@ class TokenCache:
             return True
         return False
 
-    def requests(self) -> list[LoginRequest]:
-        """What each login that is kept is for, leaving out files that are not trusted. Raises OSError."""
+    def logins(self) -> list[tuple[LoginRequest, Tokens]]:
+        """The logins that are kept, leaving out files that are not trusted. Raises OSError."""
         found = []
         for path in self._files():
             with suppress(NotTrusted):
                 document = self._read_file(path)
                 if document is not None:
-                    found.append(_parse(path, document)[0])
+                    found.append(_parse(path, document))
         return found
+
+    def requests(self) -> list[LoginRequest]:
+        """What each of those is for. Raises OSError."""
+        return [request for request, _ in self.logins()]
 
     def remove_all(self) -> int:
         """Forget every login; how many there were. Raises OSError.

@@ -57,7 +57,16 @@ def make_request(
     name: str = "",
     idp: str = "",
 ) -> LoginRequest:
-    """The request with its scopes in one order, each once; one text may hold several, as in OAuth."""
+    """The request with its scopes in one order, each once; one text may hold several, as in OAuth.
+
+    Raises ValueError, which names the option, for what would be taken and mean nothing.
+    """
+    scopes = list(scopes)
+    for text in scopes:
+        if not text.strip() or "," in text:
+            raise ValueError(f"--scope: found {text!r}; give each scope by itself, as --scope groups --scope email")
+    if audience and kind == ID:
+        raise ValueError("--audience: says whom access tokens are for; add --token-type access, or leave it out")
     wanted = {scope for text in scopes for scope in text.split()} - {OPENID}
     return LoginRequest(issuer, client_id, tuple(sorted(wanted)), audience, kind, name, idp)
 
