@@ -115,9 +115,12 @@ def make_authority(common_name: str, *, now: datetime, days: int = 3650) -> Auth
 def write_private(path: Path, content: bytes) -> None:
     """Write `content` at `path`, readable by the owner only; a reader finds the old content or all of the new.
 
-    Raises OSError, which names the file.
+    Raises OSError, which names the file, or the folder that is missing or in which nothing can be made.
     """
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp opens with 0600
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp opens with 0600
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path.parent)) from error
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)

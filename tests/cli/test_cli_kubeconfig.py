@@ -77,6 +77,12 @@ def test_a_client_library_reads_the_file(world: World) -> None:
     assert configuration.verify_ssl
 
 
+def test_a_folder_that_is_missing_is_named(world: World) -> None:
+    result = run(world, "-f", str(world.folder / "nosuch" / "config"))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"holdfast: {world.folder / 'nosuch'}: No such file or directory.\n"
+
+
 def test_a_file_that_exists_is_replaced_only_when_forced(world: World) -> None:
     file = world.folder / "config"
     file.write_text("precious")

@@ -214,13 +214,20 @@ async def test_issuers_that_say_nothing_leave_the_threads_that_the_database_is_a
     assert await asyncio.gather(*reads) == [b"{}"] * 40
 
 
-@pytest.mark.parametrize("content", [None, b"", b"not a certificate"])
-async def test_an_authority_that_cannot_be_read_is_one_sentence(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (b"", "holds no certificate in PEM"),
+        (b"not a certificate", "holds no certificate in PEM"),
+    ],
+)
+async def test_an_authority_that_cannot_be_read_is_one_sentence(tmp_path, content, why):
     authority = tmp_path / "ca.pem"
     if content is not None:
         authority.write_bytes(content)
     fault = await fault_of("https://127.0.0.1:1", authority)
-    assert f"its CA {authority} cannot be read" in fault
+    assert f"its CA {authority} {why}" in fault
     assert fault.endswith("; set certificateAuthority or certificateAuthorityFile to its CA.")
 
 

@@ -226,6 +226,28 @@ async def test_a_ca_that_cannot_be_read(open_session: OpenSession, tmp_path: Pat
         await lost.log_in()
 
 
+async def test_a_ca_that_is_no_certificate_is_called_so(open_session: OpenSession, tmp_path: Path) -> None:
+    file = tmp_path / "ca.crt"
+    session = open_session()
+    for content in ("no PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
+        file.write_text(content)
+        with pytest.raises(ConfigurationError) as fault:
+            await Session(session.request, session.cache, file, session.way, session.around).log_in()
+        told = f"issuer {session.request.issuer}: its CA {file} holds no certificate in PEM; "
+        assert str(fault.value) == f"{told}give its CA with --issuer-ca."
+
+
+async def test_an_issuer_of_another_name_is_mended_by_the_option(
+    open_session: OpenSession, provider: IdentityProvider
+) -> None:
+    session = open_session()
+    other = session.request._replace(issuer=f"{provider.url}/")
+    with pytest.raises(ConfigurationError) as fault:
+        await Session(other, session.cache, provider.ca_file, session.way, session.around).log_in()
+    told = f"issuer {provider.url}/: its discovery document names the issuer '{provider.url}'; "
+    assert str(fault.value) == f"{told}--issuer must be exactly that."
+
+
 @pytest.mark.parametrize(
     "issuer", ["http://127.0.0.1:1", "127.0.0.1", "https://u:p@id.example", "https://id.example?a"]
 )

@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +34,25 @@ TIMEOUT_SECONDS = 10
 MAX_REDIRECTS = 3
 TOO_MANY_REQUESTS = 429
 MAX_PORT = 65535
-TRUST_SETTING = "set certificateAuthority or certificateAuthorityFile to its CA"
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What to do, in the words of whoever asked: about a certificate that is not trusted; what has the issuer's URL."""
+
+    trust: str
+    url: str
+
+
+SETTINGS = Advice("set certificateAuthority or certificateAuthorityFile to its CA", "url")
 
 
 class IssuerDown(ConfigurationError):
     """An issuer does not answer, or says that it cannot now; as far as one sees, no setting would change that."""
+
+
+class OtherName(ValueError):
+    """The discovery document is that of an issuer of another name."""
 
 
 class Unable(ValueError):
@@ -151,16 +166,13 @@ async def read_bounded(response: httpx.Response) -> bytes:
 
 
 @contextmanager
-def telling_faults(issuer_url: str, trust_advice: str = TRUST_SETTING) -> Iterator[None]:
-    """What goes wrong inside becomes IssuerDown or ConfigurationError, in a sentence that names the issuer.
-
-    `trust_advice` is what to do about a certificate that is not trusted, or a CA that cannot be read.
-    """
+def telling_faults(issuer_url: str, advice: Advice = SETTINGS) -> Iterator[None]:
+    """What goes wrong inside becomes IssuerDown or ConfigurationError, in a sentence that names the issuer."""
     try:
         yield
     except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
         fault = IssuerDown if _is_down(error) else ConfigurationError
-        raise fault(f"issuer {issuer_url}: {_explain(error, trust_advice)}.") from error
+        raise fault(f"issuer {issuer_url}: {_explain(error, advice)}.") from error
 
 
 def _read_bounded(file: Path) -> bytes:
@@ -176,6 +188,8 @@ def _open_trust(issuer: Issuer) -> ssl.SSLContext:
     file = issuer.certificate_authority_file
     try:
         return ssl.create_default_context(cafile=file, cadata=issuer.certificate_authority or None)
+    except ssl.SSLError as error:
+        raise UnreadableTrust(f"its CA {file} holds no certificate in PEM") from error
     except OSError as error:
         raise UnreadableTrust(f"its CA {file} cannot be read: {error.strerror}") from error
 
@@ -194,7 +208,7 @@ def _read_metadata(document: bytes, issuer_url: str) -> Mapping[str, Any]:
         raise ValueError(f"its discovery document cannot be read: {error}") from error
     named, jwks_uri = metadata.get("issuer"), metadata.get("jwks_uri")
     if named != issuer_url:
-        raise ValueError(f"its discovery document names the issuer {_show(named)}; url must be exactly that")
+        raise OtherName(f"its discovery document names the issuer {_show(named)}")
     if not isinstance(jwks_uri, str) or not jwks_uri.startswith("https://"):
         raise ValueError(f"its discovery document names the jwks_uri {_show(jwks_uri)}, expected https://")
     return metadata
@@ -210,14 +224,16 @@ def _show(value: object) -> str:
     return f"{value!r:.200}"
 
 
-def _explain(error: Exception, trust_advice: str) -> str:
+def _explain(error: Exception, advice: Advice) -> str:
     certificate = find_certificate_error(error)
     if certificate is not None:
-        return f"its certificate is not trusted ({certificate.verify_message}); {trust_advice}"
+        return f"its certificate is not trusted ({certificate.verify_message}); {advice.trust}"
     if isinstance(error, (TimeoutError, httpx.TimeoutException)):
         return f"did not answer within {TIMEOUT_SECONDS} s; check the address and the network"
     if isinstance(error, UnreadableTrust):
-        return f"{error}; {trust_advice}"
+        return f"{error}; {advice.trust}"
+    if isinstance(error, OtherName):
+        return f"{error}; {advice.url} must be exactly that"
     if isinstance(error, ValueError):
         return str(error)
     return f"cannot be reached ({error}); check the address and the network"

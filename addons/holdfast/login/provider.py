@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from holdfast.errors import ConfigurationError, HoldfastError
 from holdfast.identity.discovery import (
     TIMEOUT_SECONDS,
+    Advice,
     fetch_document,
     fetch_metadata,
     open_client,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from holdfast.login.request import LoginRequest
 
 OFFLINE_ACCESS = "offline_access"
-TRUST_ADVICE = "give its CA with --issuer-ca"
+OPTIONS = Advice("give its CA with --issuer-ca", "--issuer")
 MAX_TOLD_CHARACTERS = 300
 MIN_SECRET_CHARACTERS = 16
 """What is shorter is a word, as a grant type or a scope."""
@@ -87,7 +88,7 @@ class Provider:
 
         Raises Refused, IssuerDown, ConfigurationError. What was sent is never told, even if the provider repeats it.
         """
-        with telling_faults(self.issuer.url, TRUST_ADVICE):
+        with telling_faults(self.issuer.url, OPTIONS):
             status, document = await self._send(url, form)
             answer = _read_answer(document, url, status)
         if status != httpx.codes.OK:
@@ -96,7 +97,7 @@ class Provider:
 
     async def revoke(self, url: str, form: Mapping[str, str]) -> None:
         """POST a token that is to be good no more (RFC 7009 section 2). Raises as `post`."""
-        with telling_faults(self.issuer.url, TRUST_ADVICE):
+        with telling_faults(self.issuer.url, OPTIONS):
             status, document = await self._send(url, form)
             if status == httpx.codes.OK:
                 return
@@ -113,7 +114,7 @@ class Provider:
 
     async def fetch_keys(self) -> KeySet:
         """The provider's keys as they are now. Raises IssuerDown, ConfigurationError."""
-        with telling_faults(self.issuer.url, TRUST_ADVICE):
+        with telling_faults(self.issuer.url, OPTIONS):
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 document = await fetch_document(self.client, self.metadata.jwks_uri)
             return parse_key_set(document, ALGORITHMS)
@@ -131,10 +132,10 @@ async def open_provider(request: LoginRequest, authority: Path | None) -> AsyncI
     Raises IssuerDown, ConfigurationError.
     """
     issuer = _describe_issuer(request, authority)
-    with telling_faults(issuer.url, TRUST_ADVICE):
+    with telling_faults(issuer.url, OPTIONS):
         client = await open_client(issuer)
     async with client:
-        with telling_faults(issuer.url, TRUST_ADVICE):
+        with telling_faults(issuer.url, OPTIONS):
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 metadata = _read_metadata(await fetch_metadata(client, issuer))
         yield Provider(issuer, metadata, client)
