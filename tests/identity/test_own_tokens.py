@@ -16,6 +16,7 @@ from holdfast.errors import BadRequest, ConfigurationError, Unauthorized
 from holdfast.exchange import CREDENTIAL_ID, Identity
 from holdfast.identity.authenticator import Authenticator
 from holdfast.identity.own_tokens import OwnTokenMapper, mint
+from holdfast.identity.serialization import MAX_DEPTH, parse_object
 from holdfast.identity.token import parse_token
 from holdfast.identity.token_keys import ROTATE_SECONDS, SETTLE_SECONDS, TokenKeys
 from holdfast.settings.identity import IdentitySection, OwnTokens
@@ -136,6 +137,22 @@ def test_it_never_outlives_the_token_it_was_made_from(keys: TokenKeys) -> None:
 def test_claims_that_fit_into_no_token_are_refused(keys: TokenKeys) -> None:
     with pytest.raises(BadRequest, match="too much for a token"):
         made(keys, replace(CALLER, claims={"x": "x" * 16_000}))
+
+
+@pytest.mark.parametrize(("levels", "fits"), [(MAX_DEPTH - 3, True), (MAX_DEPTH - 2, False), (MAX_DEPTH - 1, False)])
+async def test_claims_that_are_too_deep_for_a_token_are_refused(
+    keys: TokenKeys, trusting: Open, levels: int, fits: bool
+) -> None:
+    """Of a token that is good itself: `levels` are those beneath its claims."""
+    deep = {"x": parse_object(f'{{"x": {"[" * levels}{"]" * levels}}}'.encode())["x"]}
+    authenticator = await trusting()
+    if fits:
+        found = await authenticator.authenticate(f"Bearer {made(keys, replace(CALLER, claims=deep))}")
+        assert found.claims["x"] == deep["x"]
+    else:
+        with pytest.raises(BadRequest, match="too much for a token"):
+            made(keys, replace(CALLER, claims=deep))
+    await authenticator.close()
 
 
 @pytest.mark.parametrize(

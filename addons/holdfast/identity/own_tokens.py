@@ -6,7 +6,8 @@ policies, records and revocations see the same caller whichever token is shown:
     {"iss": URL, "aud": URL, "sub": USERNAME, "iat": N, "exp": N, "jti": ID,
      "identity": {"issuer": URL, "groups": [...], "uid": "...", "extra": {...}, "claims": {...}}}
 
-signed with ES256, `typ` at+jwt. They live as long as `lifetimeSeconds` says, and never longer than the proof.
+signed with ES256, `typ` at+jwt. They live as long as `lifetimeSeconds` says, and never longer than
+the token that was shown, or than the session of a SAML login where the provider states its end.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from jose import jws
 
 from holdfast.errors import BadRequest, Unauthorized
 from holdfast.exchange import CREDENTIAL_ID, CREDENTIAL_PREFIX, Identity
-from holdfast.identity.serialization import write_json
+from holdfast.identity.serialization import parse_object, write_json
 from holdfast.identity.token import MAX_TOKEN_BYTES
 from holdfast.settings.identity import Issuer
 
@@ -51,7 +52,7 @@ class MintedToken:
 
 
 def mint(identity: Identity, settings: OwnTokens, key: SigningKey, *, now: float, token_id: str) -> MintedToken:
-    """Sign a token for `identity`, from `now` on. Raises BadRequest when its claims are too many for a token."""
+    """Sign a token for `identity`, from `now` on. Raises BadRequest when its claims are too many, or too deep."""
     issued_at = int(now)
     expires_at = min(issued_at + settings.lifetime_seconds, int(identity.expires_at))
     claims = {
@@ -65,9 +66,18 @@ def mint(identity: Identity, settings: OwnTokens, key: SigningKey, *, now: float
     payload = write_json(claims)
     headers = {"kid": key.key_id, "typ": TOKEN_TYPE}
     text = jws.sign(payload, key.pem, headers=headers, algorithm=ALGORITHM)
-    if len(text) > MAX_TOKEN_BYTES:
+    if len(text) > MAX_TOKEN_BYTES or not _is_readable(payload):
         raise BadRequest("what your token says of you is too much for a token of the gateway; use it as it is")
     return MintedToken(text, token_id, expires_at)
+
+
+def _is_readable(payload: bytes) -> bool:
+    """Whether the gateway will read it again: claims as deep as a token may have them are two levels deeper here."""
+    try:
+        parse_object(payload)
+    except ValueError:
+        return False
+    return True
 
 
 def tell_identity(identity: Identity) -> dict[str, Any]:
