@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import secrets
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,7 +28,10 @@ from holdfast.identity.saml.response import verify_assertion
 from holdfast.identity.serialization import encode_base64url
 from holdfast.identity.store import UsedAssertions
 from holdfast.identity.token_keys import TokenKeys
-from holdfast.settings.identity import IdentitySection, OwnTokens, SAMLProvider
+from holdfast.login.authorization import authorization_url, begin_attempt
+from holdfast.login.provider import Metadata, Provider
+from holdfast.login.request import make_request
+from holdfast.settings.identity import IdentitySection, Issuer, OwnTokens, SAMLProvider
 from identity.saml.forging import IDP, NOW, grant, response_signed, trusting
 
 if TYPE_CHECKING:
@@ -285,6 +289,25 @@ async def test_a_login_that_cannot_begin_goes_back_with_why(
     async with opened(tmp_path, monkeypatch) as world:
         back = told(await world.begin(**changes))
         assert (back["error"], back["state"], back["iss"]) == (error, changes.get("state", "s-1"), URL)
+
+
+async def test_a_person_says_at_which_of_several_providers_they_log_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the address that `holdfast login --idp` sends the browser to."""
+    second = trusting(entityID="https://second.example", singleSignOnURL="https://second.example/sso")
+    known = Metadata(f"{URL}/token", f"{URL}/jwks", f"{URL}/authorize", None)
+    attempt = begin_attempt(secrets.token_bytes)
+    async with opened(tmp_path, monkeypatch, providers=(trusting(), second)) as world:
+        provider = Provider(Issuer(url=URL, audiences=(URL,)), known, world.client)
+
+        async def begin(idp: str) -> httpx.Response:
+            request = make_request(URL, "holdfast", audience=URL, kind="access", idp=idp)
+            return await world.client.get(authorization_url(f"{URL}/authorize", provider, request, attempt, CALLBACK))
+
+        assert (await begin(second.entity_id)).headers["location"].startswith("https://second.example/sso?")
+        assert (await begin(IDP)).headers["location"].startswith(trusting().single_sign_on_url)
+        assert told(await begin(""))["error_description"] == f"idp: expected one of {IDP}, {second.entity_id}"
 
 
 async def test_a_provider_that_takes_posts_gets_a_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
