@@ -433,9 +433,11 @@ def test_the_key_in_use_is_opened_again(keys: KeyFolder) -> None:
 @pytest.mark.parametrize(
     ("cluster", "replica", "after", "says"),
     [
-        ("prod", "gw", timedelta(), "is certified for test/gw, gw.console, gw.maintenance, not for prod/gw; run"),
-        ("test", "other", timedelta(), "not for test/other; run `holdfast audit keys rotate`"),
-        ("test", "gw.console", timedelta(), "not for test/gw.console; run"),
+        ("prod", "gw", timedelta(), "is certified for test/gw, gw.console, gw.maintenance, not for prod/gw; set"),
+        ("prod", "gw", timedelta(), "set `cluster: test` and `replica: gw` to go on under that name, give a further"),
+        ("test", "other", timedelta(), "not for test/other; set `replica: gw` to go on under that name, give a further"),
+        ("test", "other", timedelta(), "a stateDir of its own, or run `holdfast audit keys rotate`"),
+        ("test", "gw.console", timedelta(), "not for test/gw.console; set `replica: gw` to"),
         ("test", "gw", timedelta(minutes=-5) - INSTANT, "its certificate is good from 2026-01-31T11:55:00Z to "),
         ("test", "gw", timedelta(days=EPOCH_KEY_DAYS) + INSTANT, "to 2027-03-07T12:00:00Z; run `holdfast audit keys"),
     ],

@@ -728,5 +728,5 @@ def test_a_key_that_is_not_certified_for_us_stops_the_start(database: Database, 
         open_test_ledger(tmp_path, database)
     keys.epoch_key.write_bytes(key)
     keys.make_epoch_key(keys.load_root(), "test", ("other",), Ed25519PrivateKey.generate(), datetime.now(UTC))
-    with pytest.raises(ConfigurationError, match=r"is certified for test/other, not for test/gw; run `holdfast audit"):
+    with pytest.raises(ConfigurationError, match=r"is certified for test/other, not for test/gw; set `replica: other`"):
         open_test_ledger(tmp_path, database)

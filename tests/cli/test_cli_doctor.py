@@ -317,9 +317,10 @@ def test_a_key_s_certificate_ends(world: World, left: int, state: str) -> None:
 
 def test_a_key_that_is_another_s_or_none_is_a_failure(world: World) -> None:
     folder = make_keys(world, replica="another")
-    state, found, _ = diagnose(world)["keys"]
+    state, found, advice = diagnose(world)["keys"]
     assert state == "fail"
     assert "is certified for testing/another, " in found
+    assert advice.startswith("set `replica: another` to go on under that name, ")
     now, replicas = datetime.now(UTC), [world.settings.replica_name + role for role in ROLES]
     folder.make_epoch_key(folder.load_root(), "elsewhere", replicas, Ed25519PrivateKey.generate(), now)
     assert diagnose(world)["keys"][0] == "fail"

@@ -218,7 +218,7 @@ def open_epoch_key(folder: KeyFolder, cluster: str, replica: str, now: datetime)
     if certificate.cluster != cluster or not set(replicas) <= set(certificate.replicas):
         raise ConfigurationError(
             f"{folder.epoch_key}: is certified for {certificate.cluster}/{', '.join(certificate.replicas)}, not for "
-            f"{cluster}/{replica}; run `holdfast audit keys rotate`."
+            f"{cluster}/{replica}; {advise_on_name(certificate, cluster)}, or run `holdfast audit keys rotate`."
         )
     if not certificate.is_valid_at(now):
         raise ConfigurationError(
@@ -226,6 +226,16 @@ def open_epoch_key(folder: KeyFolder, cluster: str, replica: str, now: datetime)
             f"{certificate.not_after:{_MOMENT}}; run `holdfast audit keys rotate`."
         )
     return key
+
+
+def advise_on_name(certificate: Certificate, cluster: str) -> str:
+    """What to do first where a key has another's name: the same gateway is rather renamed than a new one.
+
+    The host was called otherwise, or listened on another port; a further gateway has no business in its folder.
+    """
+    name = f"`replica: {certificate.replicas[0]}`"
+    wanted = name if certificate.cluster == cluster else f"`cluster: {certificate.cluster}` and {name}"
+    return f"set {wanted} to go on under that name, give a further gateway a stateDir of its own"
 
 
 def _open_root(folder: KeyFolder, cluster: str) -> Signer:

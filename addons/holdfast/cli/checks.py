@@ -20,7 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from holdfast.audit.head import find_heads, find_lack
-from holdfast.audit.keys import CONSOLE, ROLES, KeyFolder
+from holdfast.audit.keys import CONSOLE, ROLES, KeyFolder, advise_on_name
 from holdfast.audit.objects import open_pieces
 from holdfast.audit.store import AuditStore, LedgerStore
 from holdfast.cli.approvals import default_server
@@ -213,7 +213,8 @@ def _check_certified(certificate: Certificate, settings: Settings, folder: KeyFo
     rotate = "run `holdfast audit keys rotate`"
     if certificate.cluster != settings.cluster or not {replica + role for role in ROLES} <= set(certificate.replicas):
         names = f"{certificate.cluster}/{', '.join(certificate.replicas)}, not {settings.cluster}/{replica}"
-        return fail("keys", f"{folder.epoch_key} is certified for {names}", f"{rotate}, or correct cluster and replica")
+        advice = f"{advise_on_name(certificate, settings.cluster)}, or {rotate}"
+        return fail("keys", f"{folder.epoch_key} is certified for {names}", advice)
     if not certificate.is_valid_at(now):
         return fail("keys", found, f"{rotate}: nothing can be signed, so calls are refused")
     if certificate.not_after - now < timedelta(days=RENEW_DAYS):
