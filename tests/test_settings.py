@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
+from pydantic import BaseModel, ValidationError
 
 from holdfast.errors import ConfigurationError
+from holdfast.policy.cases import CasesFile
+from holdfast.policy.rules import PolicyFile
 from holdfast.settings import ENVIRONMENT_VARIABLE, Settings, load_settings
-from holdfast.settings.section import read_yaml
+from holdfast.settings.identity import AuthenticationConfiguration
+from holdfast.settings.section import describe_fault, read_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 UPSTREAM = {"server": "https://api:6443", "certificateAuthority": "ca.crt", "tokenFile": "token"}
 ISSUER = {"url": "https://issuer.test", "audiences": ["holdfast"]}
@@ -148,3 +153,60 @@ def test_every_setting_says_what_it_is() -> None:
                 yield name, field.description
 
     assert [name for name, description in fields(Settings) if not description] == []
+
+
+def sections_of(model: Any) -> Iterator[Any]:
+    """The model and every section in it, those in lists too."""
+    pending, seen = [model], set()
+    while pending:
+        annotation = pending.pop()
+        pending += get_args(annotation)
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation not in seen:
+            seen.add(annotation)
+            yield annotation
+            pending += [field.annotation for field in annotation.model_fields.values()]
+
+
+WRONG = (None, True, 1, -1, 10**9, 1.5, "", "x", "no number", "9" * 5000, [], [1], [None], {}, {"a": 1})
+
+
+@pytest.mark.parametrize(
+    "model", [Settings, AuthenticationConfiguration, PolicyFile, CasesFile], ids=lambda it: it.__name__
+)
+def test_no_fault_takes_knowledge_of_python(model: type[BaseModel]) -> None:
+    told: dict[str, str] = {}
+    for section in sections_of(model):
+        for name, field in section.model_fields.items():
+            for value in WRONG:
+                try:
+                    section.model_validate({field.alias or name: value}, by_alias=True, by_name=False)
+                except ValidationError as error:
+                    told.update({fault["type"]: describe_fault(fault) for fault in error.errors()})
+    foreign = r"input|should|valid|string|tuple|dictionary|instance|pattern|integer|boolean"
+    assert {kind: told[kind] for kind in told if re.search(foreign, told[kind].rpartition("expected: ")[2])} == {}
+    assert told.keys() >= {"missing", "string_type", "literal_error"}
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (issuer(audiences="kubectl"), "identity.jwt.0.issuer.audiences: found 'kubectl'; expected: a list."),
+        (issuer(audiences=[]), "audiences: found []; expected: a list with at least one entry."),
+        (issuer(audiences=[1]), "audiences.0: found 1; expected: text; where YAML takes it for something else"),
+        (issuer(algorithms=["HS256"]), "found 'HS256'; expected: 'RS256', 'RS384', "),
+        (changed("upstream", server="http://api"), "found 'http://api'; expected: https://HOST:PORT, without a path."),
+        (changed("upstream", impersonate="maybe"), "found 'maybe'; expected: true or false."),
+        (changed("listen", port="many"), "listen.port: found 'many'; expected: a whole number."),
+        (changed("listen", port=70000), "listen.port: found 70000; expected: at most 65535."),
+        (changed("listen", port=-1), "listen.port: found -1; expected: at least 0."),
+        (changed("listen", hosts=None) | {"listen": 3}, "listen: found 3; expected: a mapping of keys and values."),
+        (changed("limits", drainSeconds="long"), "found 'long'; expected: a number."),
+        (changed("audit", deadlineSeconds=0), "found 0; expected: more than 0."),
+        ({**SMALLEST, "policies": [3]}, "policies.0: found 3; expected: the path of a file or folder."),
+        ({**SMALLEST, "cluster": "a/b"}, "found 'a/b'; expected: at most 64 letters, digits and any of"),
+        ({**SMALLEST, "cluster": "a\n"}, "at most 64 letters"),
+    ],
+)
+def test_a_fault_says_in_plain_words_what_was_expected(load: Load, content: object, expected: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(expected)):
+        load(content)

@@ -435,7 +435,12 @@ def test_the_key_in_use_is_opened_again(keys: KeyFolder) -> None:
     [
         ("prod", "gw", timedelta(), "is certified for test/gw, gw.console, gw.maintenance, not for prod/gw; set"),
         ("prod", "gw", timedelta(), "set `cluster: test` and `replica: gw` to go on under that name, give a further"),
-        ("test", "other", timedelta(), "not for test/other; set `replica: gw` to go on under that name, give a further"),
+        (
+            "test",
+            "other",
+            timedelta(),
+            "not for test/other; set `replica: gw` to go on under that name, give a further",
+        ),
         ("test", "other", timedelta(), "a stateDir of its own, or run `holdfast audit keys rotate`"),
         ("test", "gw.console", timedelta(), "not for test/gw.console; set `replica: gw` to"),
         ("test", "gw", timedelta(minutes=-5) - INSTANT, "its certificate is good from 2026-01-31T11:55:00Z to "),

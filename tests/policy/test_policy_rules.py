@@ -76,7 +76,7 @@ FIELD_FAULTS = {
     ),
     "empty resource name": (
         rule(resourceNames='[""]'),
-        "rules.0.resourceNames.0: found ''; expected: string should have at least 1 character.",
+        "rules.0.resourceNames.0: found ''; expected: text that is not empty.",
     ),
     "empty namespaces": (rule(namespaces="[]"), f"rules.0.namespaces: found []; expected: {ENTRIES}."),
     "null namespaces": (rule(namespaces="null"), f"rules.0.namespaces: found None; expected: {ENTRIES}."),
@@ -90,7 +90,7 @@ FIELD_FAULTS = {
     ),
     "number as namespace": (
         rule(namespaces="[1]"),
-        "rules.0.namespaces.0: found 1; expected: input should be a valid string.",
+        "rules.0.namespaces.0: found 1; expected: text; where YAML takes it for something else, in quotes.",
     ),
     "group with a version": (
         rule(apiGroups="[apps/v1]"),
@@ -130,11 +130,12 @@ FIELD_FAULTS = {
     ),
     "bad rule name": (
         rule(name="Read_Pods"),
-        "rules.0.name: found 'Read_Pods'; expected: string should match pattern '^[a-z0-9][a-z0-9-]{0,62}$'.",
+        "rules.0.name: found 'Read_Pods'; expected: at most 63 small letters, digits and hyphens, of which a letter or "
+        "digit comes first.",
     ),
     "unknown effect": (
         rule(effect="audit"),
-        "rules.0.effect: found 'audit'; expected: input should be 'allow', 'deny' or 'hold'.",
+        "rules.0.effect: found 'audit'; expected: 'allow', 'deny' or 'hold'.",
     ),
     "no effect": (rule(effect=None), "rules.0.effect: is missing."),
     "wait too long": (
@@ -273,11 +274,11 @@ FILE_FAULTS = {
     "empty": ("", "policy.yaml: expected a mapping of settings, found None."),
     "wrong kind": (
         rule().replace("Policy", "PolicyCases"),
-        "policy.yaml: kind: found 'PolicyCases'; expected: input should be 'Policy'.",
+        "policy.yaml: kind: found 'PolicyCases'; expected: 'Policy'.",
     ),
     "wrong version": (
         rule().replace("dev/v1", "dev/v2"),
-        "policy.yaml: apiVersion: found 'holdfast.dev/v2'; expected: input should be 'holdfast.dev/v1'.",
+        "policy.yaml: apiVersion: found 'holdfast.dev/v2'; expected: 'holdfast.dev/v1'.",
     ),
     "no name": (rule().replace("{name: test}", "{}"), "policy.yaml: metadata.name: is missing."),
     "neither rules nor masks": (

@@ -28,7 +28,7 @@ from holdfast.exchange import Identity
 from holdfast.kube.canonical import canonicalize
 from holdfast.kube.request_info import parse_request_info
 from holdfast.policy.rules import Entries, PolicySection
-from holdfast.settings.section import parse_model, read_yaml
+from holdfast.settings.section import matching, parse_model, read_yaml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,7 +45,7 @@ class Case(PolicySection):
     groups: tuple[str, ...] = ()
     issuer: str = ""
     claims: dict[str, Any] = Field(default_factory=dict)
-    request: Annotated[str, Field(pattern=r"^[A-Z]+ /[!-~]*$")]
+    request: Annotated[str, matching(r"[A-Z]+ /[!-~]*", "a method and a URI, as GET /api/v1/pods")]
     expect: Literal["allow", "deny", "hold"]
     rule: str | None = None
     masks: tuple[str, ...] | None = None

@@ -56,7 +56,7 @@ from jsonpath_ng.exceptions import JSONPathError
 from jsonpath_ng.parser import parse as parse_jsonpath
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from holdfast.settings.section import Section, parse_model, read_yaml
+from holdfast.settings.section import Section, matching, parse_model, read_yaml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -160,7 +160,13 @@ def _parse_wait(value: object) -> int:
 
 type Entries[T] = Annotated[tuple[T, ...], BeforeValidator(_require_entries)]
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+Name = Annotated[
+    str,
+    matching(
+        r"[a-z0-9][a-z0-9-]{0,62}",
+        "at most 63 small letters, digits and hyphens, of which a letter or digit comes first",
+    ),
+]
 Glob = Annotated[str, Field(min_length=1)]
 Verb = Annotated[str, AfterValidator(_require_verb)]
 Group = Annotated[str, AfterValidator(_require_group)]

@@ -13,15 +13,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from holdfast.settings.audit import Audit
 from holdfast.settings.identity import IdentitySection, include_certificates, include_configuration
-from holdfast.settings.section import NAME_PATTERN, FilePath, Section, parse_model, read_yaml
+from holdfast.settings.section import FilePath, Name, Section, matching, parse_model, read_yaml
 
 ENVIRONMENT_VARIABLE = "HOLDFAST_CONFIG"
 DEFAULT_FILE = Path("holdfast.yaml")
+
+ServerAddress = Annotated[str, matching(r"https://[^/\s]+/?", "https://HOST:PORT, without a path")]
+SecureAddress = Annotated[str, matching(r"https://\S+", "an https:// address")]
 
 
 class Listen(Section):
@@ -48,7 +52,7 @@ class Listen(Section):
 class Upstream(Section):
     """The API server, and the one credential that reaches it."""
 
-    server: str | None = Field(None, description="`https://HOST:PORT` of the API server.", pattern=r"^https://[^/]+/?$")
+    server: ServerAddress | None = Field(None, description="`https://HOST:PORT` of the API server.")
     certificate_authority: FilePath | None = Field(None, description="CA of the API server, PEM.")
     token_file: FilePath | None = Field(None, description="Service-account token; read again when it rotates.")
     client_certificate: FilePath | None = Field(None, description="Client certificate, PEM.")
@@ -79,8 +83,8 @@ class Approvals(Section):
 
     host: str = Field("127.0.0.1", description="Address of the approvals API.")
     port: int = Field(8444, ge=0, le=65535, description="TCP port of the approvals API; 0 takes a free one.")
-    url: str | None = Field(
-        None, description="How approvers reach it, where that is not `https://HOST:PORT`.", pattern=r"^https://"
+    url: SecureAddress | None = Field(
+        None, description="How approvers reach it, where that is not `https://HOST:PORT`."
     )
     embedded: bool = Field(True, description="`holdfast serve` starts it as a child process.")
 
@@ -104,13 +108,10 @@ class Limits(Section):
 class Settings(Section):
     """The whole file."""
 
-    cluster: str = Field(
-        "kubernetes", description="The cluster's name in records, holds and kubeconfigs.", pattern=NAME_PATTERN
-    )
-    replica: str | None = Field(
+    cluster: Name = Field("kubernetes", description="The cluster's name in records, holds and kubeconfigs.")
+    replica: Name | None = Field(
         None,
         description="This gateway's name in records, its own where several share a database; HOST:PORT when absent.",
-        pattern=NAME_PATTERN,
     )
     state_dir: FilePath = Field(
         Path("state"), validate_default=True, description="Folder for what Holdfast makes itself."

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from holdfast.settings.section import NAME_PATTERN, FilePath, Section
+from holdfast.settings.section import FilePath, Name, Section, ServiceAddress, matching
+
+Endpoint = Annotated[
+    str, matching(r"https?://[^/?#@\s]+/?", "https://HOST:PORT, without a path, query, user name or password")
+]
+BucketName = Annotated[
+    str,
+    matching(
+        r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]",
+        "a bucket's name: 3 to 63 small letters, digits, dots and hyphens, a letter or digit first and last",
+    ),
+]
 
 
 class Payloads(Section):
@@ -15,7 +26,7 @@ class Payloads(Section):
     folder: FilePath | None = Field(None, description="Folder for large payloads.")
     bucket: str | None = Field(None, description="Bucket for large payloads.")
     prefix: str = Field("", description="Put before every object's name in the bucket.")
-    endpoint: str | None = Field(None, description="URL of the S3 server; Amazon's when absent.", pattern=r"^https?://")
+    endpoint: ServiceAddress | None = Field(None, description="URL of the S3 server; Amazon's when absent.")
     region: str = Field("us-east-1", description="The bucket's region.")
     access_key_file: FilePath | None = Field(None, description="File with the access key; else from the environment.")
     secret_key_file: FilePath | None = Field(None, description="File with the secret key; else from the environment.")
@@ -38,7 +49,7 @@ class Payloads(Section):
 class Witness(Section):
     """A C2SP witness, which cosigns a checkpoint only when the log has grown since the one before."""
 
-    url: str = Field(description="The witness's submission prefix.", pattern=r"^https?://[^@]+$")
+    url: ServiceAddress = Field(description="The witness's submission prefix.")
     public_key: str = Field(description="The witness's key, `NAME+ID+KEY`.")
     certificate_authority: FilePath | None = Field(None, description="CA of the witness, PEM; else the system's.")
 
@@ -46,10 +57,8 @@ class Witness(Section):
 class Bucket(Section):
     """A bucket of an S3 server that was made with object lock."""
 
-    endpoint: str = Field(
-        "https://s3.amazonaws.com", description="URL of the S3 server.", pattern=r"^https?://[^/?#@]+/?$"
-    )
-    bucket: str = Field(description="The bucket, made with object lock.", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    endpoint: Endpoint = Field("https://s3.amazonaws.com", description="URL of the S3 server.")
+    bucket: BucketName = Field(description="The bucket, made with object lock.")
     prefix: str = Field("", description="Put before every object's name in the bucket.")
     region: str = Field("us-east-1", description="The bucket's region.")
     access_key_file: FilePath | None = Field(None, description="File with the access key; else from the environment.")
@@ -67,7 +76,7 @@ class Bucket(Section):
 class Timestamp(Section):
     """An RFC 3161 time-stamping authority."""
 
-    url: str = Field(description="Where the authority takes requests.", pattern=r"^https?://[^@]+$")
+    url: ServiceAddress = Field(description="Where the authority takes requests.")
     certificate_authority: FilePath = Field(description="CA of the certificate that signs its tokens, PEM.")
     folder: FilePath = Field(description="Folder for checkpoints and their tokens.")
     interval_seconds: float = Field(
@@ -91,7 +100,7 @@ class Anchors(Section):
 class PayloadRetention(Section):
     """Bodies that go before their records do; the globs are those of policies."""
 
-    name: str = Field(description="The rule's name; goes into the record of what it erased.", pattern=NAME_PATTERN)
+    name: Name = Field(description="The rule's name; goes into the record of what it erased.")
     older_than_days: int = Field(ge=0, description="Bodies of days that ended more than so many days ago are erased.")
     resources: tuple[str, ...] = Field(("*",), description="`pods`, `pods/log`, `secrets`.", min_length=1)
     verbs: tuple[str, ...] = Field(("*",), description="`get`, `list`, `watch`.", min_length=1)
