@@ -23,7 +23,7 @@ KUBERNETES = """
 apiVersion: apiserver.config.k8s.io/v1
 kind: AuthenticationConfiguration
 anonymous:
-  enabled: true
+  enabled: false
   conditions:
   - path: /livez
 jwt:
@@ -136,7 +136,14 @@ def without(member: str) -> dict[str, Any]:
     ("entries", "fault"),
     [
         ([], "identity: found {'jwt': []}; expected: jwt, saml, or authenticationConfiguration"),
-        ([entry(), entry()], "each issuer.url once"),
+        (
+            [entry(url="https://a.test"), entry(), entry()],
+            "identity.jwt.2.issuer.url: found 'https://issuer.test'; expected: each issuer.url once.",
+        ),
+        (
+            [entry(discoveryURL="https://d.test/x"), entry(url="https://a.test", discoveryURL="https://d.test/x")],
+            "identity.jwt.1.issuer.discoveryURL: found 'https://d.test/x'; expected: each issuer.discoveryURL once.",
+        ),
         ([without("url")], "identity.jwt.0.issuer.url: is missing"),
         ([without("audiences")], "identity.jwt.0.issuer.audiences: is missing"),
         ([entry(audiences=[])], "identity.jwt.0.issuer.audiences: found []"),
@@ -188,14 +195,23 @@ def without(member: str) -> dict[str, Any]:
         ([entry({"extra": [{"key": "k8s.io/t", "valueExpression": "x"}]})], "a domain of your own"),
         ([entry({"extra": [{"key": "holdfast.dev/issuer", "valueExpression": "x"}]})], "holdfast.dev is ours"),
         ([entry({"extra": [{"key": "a.b/t", "valueExpression": ""}]})], "valueExpression: found ''"),
-        ([entry({"extra": [{"key": "a.b/t", "valueExpression": "x"}] * 2})], "each key of extra once"),
+        (
+            [entry({"extra": [{"key": "a.b/t", "valueExpression": "x"}] * 2})],
+            "extra.1.key: found 'a.b/t'; expected: each key of extra once.",
+        ),
         ([entry(rules={"claimValidationRules": [{}]})], "claim or expression: one of them"),
         ([entry(rules={"claimValidationRules": [{"claim": "a", "expression": "b"}]})], "one of them"),
         ([entry(rules={"claimValidationRules": [{"claim": "a", "message": "b"}]})], "no message with a claim"),
         ([entry(rules={"claimValidationRules": [{"expression": "a", "requiredValue": "b"}]})], "no requiredValue"),
-        ([entry(rules={"claimValidationRules": [{"claim": "a"}, {"claim": "a"}]})], "each rule once"),
+        (
+            [entry(rules={"claimValidationRules": [{"claim": "a"}, {"claim": "a"}]})],
+            "Rules.1.claim: found 'a'; expected: each rule",
+        ),
         ([entry(rules={"userValidationRules": [{"expression": ""}]})], "expression: found ''"),
-        ([entry(rules={"userValidationRules": [{"expression": "a"}] * 2})], "each rule once"),
+        (
+            [entry(rules={"userValidationRules": [{"expression": "a"}] * 2})],
+            "Rules.1.expression: found 'a'; expected: each rule",
+        ),
         ([entry(rules={"rules": []})], "rules: there is no such key"),
     ],
 )
@@ -209,7 +225,10 @@ def test_a_fault_is_one_sentence(load: Load, entries: list[dict[str, Any]], faul
 @pytest.mark.parametrize(
     ("url", "fault"),
     [
-        ("https://issuer.test", "a tokens.url that is not an issuer.url of jwt"),
+        (
+            "https://issuer.test",
+            "identity.tokens.url: found 'https://issuer.test'; expected: an address that is no issuer",
+        ),
         ("https://gateway.test/", "without a slash at its end"),
         ("http://gateway.test", "an https:// address"),
     ],
@@ -228,8 +247,15 @@ def test_own_tokens_have_an_address_of_their_own(load: Load, url: str, fault: st
             "apiVersion: found 'apiserver.config.k8s.io/v2'",
         ),
         (("kind: Auth", "kind: Anth"), "kind: found 'AnthenticationConfiguration'"),
-        (("  enabled: true", "  enabled: maybe"), "anonymous.enabled: found 'maybe'"),
-        (("https://second.example.com", "https://example.com"), "each issuer.url once"),
+        (("  enabled: false", "  enabled: maybe"), "anonymous.enabled: found 'maybe'"),
+        (
+            ("  enabled: false", "  enabled: true"),
+            "anonymous.enabled: found True; expected: false: the gateway lets no call pass without a token, whatever",
+        ),
+        (
+            ("https://second.example.com", "https://example.com"),
+            "jwt.1.issuer.url: found 'https://example.com'; expected: each issuer.url once.",
+        ),
         (("egressSelectorType", "egress"), "egress: there is no such key"),
     ],
 )
@@ -241,6 +267,15 @@ def test_a_fault_in_the_api_servers_file_names_that_file(
         load(authenticationConfiguration=str(kubernetes))
     assert str(raised.value).startswith(f"{kubernetes}: ")
     assert fault in str(raised.value)
+
+
+def test_an_issuer_is_in_one_of_both_files(load: Load, kubernetes: Path) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        load(jwt=[entry(), entry(url="https://second.example.com")], authenticationConfiguration=str(kubernetes))
+    assert str(raised.value) == (
+        f"{kubernetes}: jwt.1.issuer.url: found 'https://second.example.com'; expected: each issuer.url once, in it "
+        "and in the settings file."
+    )
 
 
 def test_a_file_without_issuers_is_refused(load: Load, kubernetes: Path) -> None:

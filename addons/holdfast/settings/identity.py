@@ -11,7 +11,7 @@ pkg/apis/apiserver/validation); expressions are compiled by `holdfast.identity`.
 from __future__ import annotations
 
 import re
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 from urllib.parse import urlsplit
 
 from cryptography import x509
@@ -20,13 +20,18 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from pydantic import Field, field_validator, model_validator
 
 from holdfast.errors import ConfigurationError
-from holdfast.settings.section import FilePath, Section, parse_model, read_file, read_yaml
+from holdfast.settings.section import FilePath, Misfit, Section, parse_model, read_file, read_yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 KUBERNETES_DOMAINS = ("kubernetes.io", "k8s.io")
 OWN_DOMAIN = "holdfast.dev"
 """Its keys are the gateway's to fill: an issuer that could would speak for it (`holdfast.credential.impersonation`)."""
 
 SPIFFE = "spiffe://"
+TRANSIENT = "urn:oasis:names:tc:SAML:2.0:nameid-format:transient"
+"""A NameID that is another at every login."""
 
 _TRUST_DOMAIN = r"[a-z0-9._-]{1,255}"
 _SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
@@ -185,8 +190,7 @@ class ClaimMappings(Section):
     def _named(self) -> ClaimMappings:
         if not (self.username.claim or self.username.expression):
             raise ValueError("username with a claim or an expression")
-        if len({mapping.key for mapping in self.extra}) < len(self.extra):
-            raise ValueError("each key of extra once")
+        _require_once("extra.{}.key", (mapping.key for mapping in self.extra), "each key of extra once")
         return self
 
 
@@ -226,11 +230,10 @@ class JWTAuthenticator(Section):
 
     @model_validator(mode="after")
     def _distinct_rules(self) -> JWTAuthenticator:
-        claims = [rule.claim for rule in self.claim_validation_rules if rule.claim]
-        expressions = [rule.expression for rule in self.claim_validation_rules if rule.expression]
-        of_users = [rule.expression for rule in self.user_validation_rules]
-        if any(len(set(texts)) < len(texts) for texts in (claims, expressions, of_users)):
-            raise ValueError("each rule once")
+        rules, of_users = self.claim_validation_rules, self.user_validation_rules
+        _require_once("claimValidationRules.{}.claim", (rule.claim for rule in rules), "each rule once")
+        _require_once("claimValidationRules.{}.expression", (rule.expression for rule in rules), "each rule once")
+        _require_once("userValidationRules.{}.expression", (rule.expression for rule in of_users), "each rule once")
         return self
 
 
@@ -277,8 +280,7 @@ class AttributeMappings(Section):
 
     @model_validator(mode="after")
     def _distinct_keys(self) -> AttributeMappings:
-        if len({mapping.key for mapping in self.extra}) < len(self.extra):
-            raise ValueError("each key of extra once")
+        _require_once("extra.{}.key", (mapping.key for mapping in self.extra), "each key of extra once")
         return self
 
 
@@ -339,6 +341,15 @@ class SAMLProvider(Section):
         return pem
 
     @model_validator(mode="after")
+    def _lasting(self) -> SAMLProvider:
+        if self.name_id_format == TRANSIENT and not self.mappings.username.attribute:
+            expected = (
+                "a format of lasting names, or mappings.username.attribute: nobody is called by a transient NameID"
+            )
+            raise Misfit("nameIDFormat", TRANSIENT, expected)
+        return self
+
+    @model_validator(mode="after")
     def _pinned(self) -> SAMLProvider:
         if bool(self.certificates) == (self.certificates_file is not None):
             raise ValueError("certificates (PEM) or certificatesFile: one of them")
@@ -352,10 +363,17 @@ class AnonymousAuthCondition(Section):
 
 
 class AnonymousAuthConfig(Section):
-    """Read and without effect: no call without a token passes the gateway."""
+    """Only where it is off: no call without a token passes the gateway, whatever its path."""
 
     enabled: bool = Field(description="Whether the API server knows anonymous users.")
     conditions: tuple[AnonymousAuthCondition, ...] = Field((), description="For these paths only.")
+
+    @field_validator("enabled")
+    @classmethod
+    def _off(cls, enabled: bool) -> bool:
+        if enabled:
+            raise ValueError("false: the gateway lets no call pass without a token, whatever its path")
+        return enabled
 
 
 class AuthenticationConfiguration(Section):
@@ -364,7 +382,12 @@ class AuthenticationConfiguration(Section):
     api_version: ApiVersion = Field(description="`apiserver.config.k8s.io/v1`.")
     kind: Literal["AuthenticationConfiguration"] = Field(description="`AuthenticationConfiguration`.")
     jwt: tuple[JWTAuthenticator, ...] = Field((), description="Trusted issuers.")
-    anonymous: AnonymousAuthConfig | None = Field(None, description="Read and without effect.")
+    anonymous: AnonymousAuthConfig | None = Field(None, description="Off, if it is there.")
+
+    @model_validator(mode="after")
+    def _distinct_issuers(self) -> AuthenticationConfiguration:
+        _require_issuers_once(self.jwt)
+        return self
 
 
 class OwnTokens(Section):
@@ -403,36 +426,34 @@ class IdentitySection(Section):
 
     @model_validator(mode="after")
     def _distinct_providers(self) -> IdentitySection:
-        if len({provider.entity_id for provider in self.saml}) < len(self.saml):
-            raise ValueError("each entityID of saml once")
+        names = (provider.entity_id for provider in self.saml)
+        _require_once("saml.{}.entityID", names, "each entityID of saml once")
         return self
 
     @model_validator(mode="after")
     def _some(self) -> IdentitySection:
         if not (self.jwt or self.saml) and self.authentication_configuration is None:
             raise ValueError("jwt, saml, or authenticationConfiguration")
-        for provider in self.saml:
-            self._check_addresses(provider)
-        if self.tokens is not None and any(trusted.issuer.url == self.tokens.url for trusted in self.jwt):
-            raise ValueError("a tokens.url that is not an issuer.url of jwt: Holdfast trusts its own tokens anyway")
-        for kind, urls in (
-            ("issuer.url", [authenticator.issuer.url for authenticator in self.jwt]),
-            ("issuer.discoveryURL", [authenticator.issuer.discovery_url for authenticator in self.jwt]),
-        ):
-            given = [url for url in urls if url is not None]
-            if len(set(given)) < len(given):
-                raise ValueError(f"each {kind} once")
+        for place, provider in enumerate(self.saml):
+            self._check_addresses(f"saml.{place}", provider)
+        if self.tokens is not None and self.tokens.url in self.issuers:
+            expected = (
+                "an address that is no issuer.url of jwt and no entityID of saml: its own tokens, Holdfast trusts"
+            )
+            raise Misfit("tokens.url", self.tokens.url, expected)
+        _require_issuers_once(self.jwt)
         return self
 
-    def _check_addresses(self, provider: SAMLProvider) -> None:
+    def _check_addresses(self, place: str, provider: SAMLProvider) -> None:
         """Its providers talk to the one place that takes what they say: the token endpoint and what is beside it."""
         if self.tokens is None:
-            raise ValueError("tokens beside saml: an assertion is exchanged for a token of Holdfast's own")
-        expected = (f"{self.tokens.url}/saml/acs", f"{self.tokens.url}/token")
-        if (provider.assertion_consumer_service_url, provider.token_url) != expected:
-            raise ValueError(
-                f"assertionConsumerServiceURL {expected[0]} and tokenURL {expected[1]}, as tokens.url has it"
-            )
+            raise Misfit("tokens", None, "tokens beside saml: an assertion is exchanged for a token of Holdfast's own")
+        for key, found, expected in (
+            ("assertionConsumerServiceURL", provider.assertion_consumer_service_url, f"{self.tokens.url}/saml/acs"),
+            ("tokenURL", provider.token_url, f"{self.tokens.url}/token"),
+        ):
+            if found != expected:
+                raise Misfit(f"{place}.{key}", found, f"{expected}, as tokens.url has it")
 
 
 def include_configuration(section: IdentitySection) -> IdentitySection:
@@ -446,6 +467,10 @@ def include_configuration(section: IdentitySection) -> IdentitySection:
     found = parse_model(AuthenticationConfiguration, read_yaml(file), file)
     if not found.jwt:
         raise ConfigurationError(f"{file}: jwt: found no issuer; expected at least one.")
+    for place, authenticator in enumerate(found.jwt):
+        if authenticator.issuer.url in section.issuers:
+            told = f"jwt.{place}.issuer.url: found {authenticator.issuer.url!r}"
+            raise ConfigurationError(f"{file}: {told}; expected: each issuer.url once, in it and in the settings file.")
     merged = {"jwt": [*section.jwt, *found.jwt], "saml": section.saml, "tokens": section.tokens}
     return parse_model(IdentitySection, merged, file)
 
@@ -465,6 +490,22 @@ def _include_certificates(provider: SAMLProvider) -> SAMLProvider:
     except ValueError as error:
         raise ConfigurationError(f"{file}: expected {error}.") from error
     return provider.model_copy(update={"certificates": pem, "certificates_file": None})
+
+
+def _require_issuers_once(entries: Sequence[JWTAuthenticator]) -> None:
+    urls, documents = (entry.issuer.url for entry in entries), (entry.issuer.discovery_url for entry in entries)
+    _require_once("jwt.{}.issuer.url", urls, "each issuer.url once")
+    _require_once("jwt.{}.issuer.discoveryURL", documents, "each issuer.discoveryURL once")
+
+
+def _require_once(place: str, values: Iterable[str | None], expected: str) -> None:
+    """Raise Misfit for the first value that comes again; `place` has {} where its number goes. Empty ones may."""
+    seen: set[str] = set()
+    for number, value in enumerate(values):
+        if value in seen:
+            raise Misfit(place.format(number), value, expected)
+        if value:
+            seen.add(value)
 
 
 def _check_extra_key(key: str) -> None:

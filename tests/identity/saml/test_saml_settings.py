@@ -141,6 +141,48 @@ def test_a_provider_is_named_once(load: Load) -> None:
 
 
 @pytest.mark.parametrize(
+    ("provider", "identity", "expected"),
+    [
+        (
+            {"assertionConsumerServiceURL": "https://other.example/saml/acs"},
+            {},
+            f"identity.saml.1.assertionConsumerServiceURL: found 'https://other.example/saml/acs'; expected: {ACS}, as "
+            "tokens.url has it.",
+        ),
+        (
+            {"tokenURL": ACS},
+            {},
+            f"identity.saml.1.tokenURL: found '{ACS}'; expected: {TOKEN_URL}, as tokens.url has it.",
+        ),
+        ({}, {"tokens": None}, "identity.tokens: found None; expected: tokens beside saml: an assertion is exchanged "),
+        ({"entityID": IDP}, {}, f"identity.saml.1.entityID: found '{IDP}'; expected: each entityID of saml once."),
+        (
+            {"entityID": TOKENS["url"]},
+            {},
+            f"identity.tokens.url: found '{TOKENS['url']}'; expected: an address that is no issuer.url of jwt and no ",
+        ),
+        (
+            {"nameIDFormat": "urn:oasis:names:tc:SAML:2.0:nameid-format:transient"},
+            {},
+            "identity.saml.1.nameIDFormat: found 'urn:oasis:names:tc:SAML:2.0:nameid-format:transient'; expected: a "
+            "format of lasting names, or mappings.username.attribute: nobody is called by a transient NameID.",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_rest_is_shown_where_it_is(
+    load: Load, provider: dict[str, Any], identity: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(ConfigurationError) as fault:
+        load(SMALLEST, changed(**{"entityID": "https://second.example", **provider}), **identity)
+    assert expected in str(fault.value)
+
+
+def test_a_transient_name_does_beside_an_attribute(load: Load) -> None:
+    attribute = {"username": {"attribute": "mail", "prefix": ""}}
+    load(changed(nameIDFormat="urn:oasis:names:tc:SAML:2.0:nameid-format:transient", mappings=attribute))
+
+
+@pytest.mark.parametrize(
     ("content", "expected"),
     [(None, "cannot be read"), (b"\xff", "expected certificates in PEM"), (b"MIIC", "expected certificates in PEM")],
 )

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from holdfast.errors import Unauthorized
 from holdfast.exchange import Identity
 from holdfast.identity.mapping import MAX_EXTRA_VALUES, RESERVED_PREFIX, is_name, is_value
+from holdfast.settings.identity import TRANSIENT
 
 if TYPE_CHECKING:
     from holdfast.identity.saml.assertion import SAMLIdentity
     from holdfast.settings.identity import AttributeMappings, SAMLProvider
 
-TRANSIENT = "urn:oasis:names:tc:SAML:2.0:nameid-format:transient"
 GROUPS_ELSEWHERE = "http://schemas.microsoft.com/claims/groups.link"
 """What Entra ID writes, in place of the groups, for a user who is in more than 150."""
 
