@@ -128,6 +128,18 @@ def test_a_fault_names_the_file_the_field_the_value_and_what_was_expected(
     assert "\n" not in sentence
 
 
+@pytest.mark.parametrize(("host", "other"), [("127.0.0.1",) * 2, ("0.0.0.0", "10.0.0.1"), ("10.0.0.1", "::")])  # noqa: S104
+def test_gateway_and_approvals_api_have_a_port_each(load: Load, host: str, other: str) -> None:
+    both = {**SMALLEST, "listen": {"host": host, "port": 8444}}
+    with pytest.raises(
+        ConfigurationError, match=r"approvals\.port: found 8444; expected: another port than listen\.port"
+    ):
+        load({**both, "approvals": {"host": other}})
+    load({**both, "approvals": {"host": "10.0.0.2"}} if host == other else {**both, "approvals": {"port": 8445}})
+    load({**both, "approvals": {"host": other, "embedded": False}})  # on another machine
+    load({**SMALLEST, "listen": {"port": 0}, "approvals": {"port": 0}})
+
+
 def test_a_long_value_is_not_repeated_whole(load: Load) -> None:
     with pytest.raises(ConfigurationError) as raised:
         load(changed("listen", port="x" * 5000))

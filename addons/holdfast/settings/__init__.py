@@ -19,10 +19,12 @@ from pydantic import Field, model_validator
 
 from holdfast.settings.audit import Audit
 from holdfast.settings.identity import IdentitySection, include_certificates, include_configuration
-from holdfast.settings.section import FilePath, Name, Section, matching, parse_model, read_yaml
+from holdfast.settings.section import FilePath, Misfit, Name, Section, matching, parse_model, read_yaml
 
 ENVIRONMENT_VARIABLE = "HOLDFAST_CONFIG"
 DEFAULT_FILE = Path("holdfast.yaml")
+
+ANY_ADDRESS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104  compared, not bound
 
 ServerAddress = Annotated[str, matching(r"https://[^/\s]+/?", "https://HOST:PORT, without a path")]
 SecureAddress = Annotated[str, matching(r"https://\S+", "an https:// address")]
@@ -124,6 +126,15 @@ class Settings(Section):
     audit: Audit = Field(default_factory=Audit)
     metrics: Metrics = Field(default_factory=Metrics)
     limits: Limits = Field(default_factory=Limits)
+
+    @model_validator(mode="after")
+    def _two_ports(self) -> Settings:
+        """Where both are children of one command, they are on one machine."""
+        listen, approvals = self.listen, self.approvals
+        is_same_host = listen.host == approvals.host or bool({listen.host, approvals.host} & ANY_ADDRESS)
+        if approvals.embedded and is_same_host and listen.port == approvals.port != 0:
+            raise Misfit("approvals.port", approvals.port, "another port than listen.port")
+        return self
 
     @property
     def replica_name(self) -> str:
