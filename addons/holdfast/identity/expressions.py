@@ -32,6 +32,18 @@ LONGEST_EXPRESSION = 4096
 
 _USER_FIELDS = frozenset({"username", "uid", "groups", "extra"})
 
+_REFUSED_LIBRARIES = {
+    "URLs": ("url", "isURL"),
+    "IP addresses and CIDRs": ("ip", "isIP", "cidr", "isCIDR"),
+    "quantities": ("quantity", "isQuantity"),
+    "semantic versions": ("semver", "isSemver"),
+    "formats": ("named",),
+    "lists that Kubernetes adds": ("isSorted", "sum"),
+    "regular expressions": ("find", "findAll"),
+}
+_REFUSED = {name: library for library, names in _REFUSED_LIBRARIES.items() for name in names}
+
+_UNDECLARED = re.compile(r"^(?:INVALID_ARGUMENT: )?ERROR: <input>:(\d+:\d+: undeclared reference to '(\w+)')", re.M)
 _FIELD = re.compile(r"\buser\s*\.\s*\??\s*(\w+)")
 _ESCAPED = re.compile(r"\b\w*__(?:dot|dash|slash|underscores)__\w*|\.__\w+__")
 _EXTENSIONS = ("optional", "strings", "sets", "lists", "two-var-comprehensions")
@@ -74,7 +86,7 @@ class Expression:
         try:
             self._expression = _ENVIRONMENTS[variable].compile(text)
         except RuntimeError as error:
-            raise ValueError(_first_fault(error)) from error
+            raise ValueError(_find_function(text, error) or _first_fault(error)) from error
         kind = self._expression.return_type().name()
         if _kind(kind) not in kinds:
             raise ValueError(f"evaluates to {kind}, expected {' or '.join(sorted(kinds - {ANYTHING}))}")
@@ -102,6 +114,19 @@ class Expression:
 def _kind(type_name: str) -> str:
     """`LIST` of `LIST<STRING>`."""
     return type_name.partition("<")[0]
+
+
+def _find_function(text: str, error: RuntimeError) -> str:
+    """Why a function that the text calls is unknown; empty where the fault is another.
+
+    The compiler names the arguments of an unknown macro first, which are not what is wrong.
+    """
+    called = ((place, name) for place, name in _UNDECLARED.findall(str(error)) if re.search(rf"\b{name}\s*\(", text))
+    for place, name in called:
+        if library := _REFUSED.get(name):
+            return f"{place}: the library for {library} is not supported here"
+        return f"{place}: there is no such function or macro here"
+    return ""
 
 
 def _first_fault(error: RuntimeError) -> str:
