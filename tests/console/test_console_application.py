@@ -195,7 +195,9 @@ async def test_an_unknown_hold_or_path_is_not_found(client: httpx.AsyncClient, w
     for method, path in [("GET", "/v1/holds/h-x"), ("POST", "/v1/holds/h-x/deny"), ("GET", "/v2"), ("GET", "/")]:
         answer = await client.request(method, path, json={"reason": "x"}, headers=carol)
         assert (answer.status_code, answer.json()["kind"]) == (404, "Status")
-    assert (await client.delete("/v1/holds", headers=carol)).status_code == 405
+    refused = await client.delete("/v1/holds", headers=carol)
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+    assert refused.json()["message"] == "DELETE /v1/holds: it takes GET, HEAD"
 
 
 async def test_when_the_record_cannot_be_written_nothing_is_decided(

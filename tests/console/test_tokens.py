@@ -228,7 +228,8 @@ async def test_metadata_and_keys_are_published(tmp_path: Path) -> None:
         assert (metadata["issuer"], metadata["token_endpoint"]) == (URL, f"{URL}/token")
         keys = (await client.get(metadata["jwks_uri"].removeprefix(URL))).json()["keys"]
         assert [set(key) for key in keys] == [{"kty", "crv", "x", "y", "kid", "alg", "use"}]
-        assert (await client.get("/token")).status_code == 405
+        refused = await client.get("/token")
+        assert (refused.status_code, refused.json()["message"]) == (405, "GET /token: it takes POST")
 
 
 async def test_without_the_setting_there_is_no_such_endpoint() -> None:

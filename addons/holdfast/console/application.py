@@ -143,6 +143,8 @@ def _answer_error(request: Request, error: Exception) -> Response:
 def _answer_http_exception(request: Request, error: Exception) -> Response:
     """No such path, or no such method on it."""
     code = error.status_code if isinstance(error, HTTPException) else 500
+    headers = dict(NO_STORE) | dict((isinstance(error, HTTPException) and error.headers) or {})
     reason = {404: "NotFound", 405: "MethodNotAllowed"}.get(code, "BadRequest")
-    status = Internal(f"{request.method} {request.url.path}: there is no such endpoint").status()
-    return JSONResponse(status | {"reason": reason, "code": code}, status_code=code, headers=NO_STORE)
+    what = f"it takes {headers['Allow']}" if code == 405 and "Allow" in headers else "there is no such endpoint"
+    status = Internal(f"{request.method} {request.url.path}: {what}").status()
+    return JSONResponse(status | {"reason": reason, "code": code}, status_code=code, headers=headers)
