@@ -98,7 +98,11 @@ def test_no_token_can_be_an_argument() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (None, "holdfast: {file}: cannot be read: No such file or directory.\n"),
+        (
+            None,
+            "holdfast: {file}: there is no such settings file; name one with --config, or write one: README.md has one "
+            "to begin with.\n",
+        ),
         ("cluster: [", "holdfast: {file}: is not valid YAML: "),
         ("- a\n", "holdfast: {file}: expected a mapping of settings, found ['a'].\n"),
         ("colour: red\n", "holdfast: {file}: upstream: is missing.\n"),

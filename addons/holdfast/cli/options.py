@@ -20,6 +20,8 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _AGE = re.compile(r"([0-9]{1,6})([smhd])")
 _DAYS_AGO = {"today": 0, "yesterday": 1}
 
+WRITE_ONE = "write one: README.md has one to begin with"
+
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
@@ -40,12 +42,12 @@ ListFormat = Annotated[
 ]
 
 
-def read_settings(config: Path | None, instead: str = "") -> Settings:
+def read_settings(config: Path | None, instead: str = WRITE_ONE) -> Settings:
     """Read the settings file. Raises ConfigurationError; `instead` says what a command needs where there is none."""
     from holdfast.settings import find_settings, load_settings
 
     file = find_settings(config)
-    if instead and not file.exists():
+    if not file.exists():
         raise ConfigurationError(f"{file}: there is no such settings file; name one with --config, or {instead}.")
     return load_settings(config)
 
