@@ -52,7 +52,8 @@ def diagnose(world: World) -> dict[str, tuple[str, str, str]]:
     """State, finding and advice by the first word of the check's name."""
     result = runner.invoke(app, ["doctor", "-o", "json", "--config", str(world.folder / "holdfast.yaml")])
     checks = json.loads(result.stdout)
-    assert result.exit_code == int(any(check["state"] == "fail" for check in checks))
+    failed = {check["name"] for check in checks if check["state"] == "fail"}
+    assert result.exit_code == (2 if "configuration" in failed else int(bool(failed)))
     return {check["name"].split()[0]: (check["state"], check["found"], check["advice"]) for check in checks}
 
 
@@ -120,6 +121,19 @@ def test_a_service_account_is_given_with_its_namespace(world: World, account: st
     result = runner.invoke(app, command)
     assert result.exit_code == 2
     assert "expected NAMESPACE:NAME" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["--rbac", "-o", "json"], "--rbac: prints YAML for `kubectl apply -f -`; leave `-o json` out."),
+        (["--service-account", "a:b"], "--service-account: goes with --rbac; "),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(world: World, arguments: list[str], fault: str) -> None:
+    result = runner.invoke(app, ["doctor", *arguments, "--config", str(world.folder / "holdfast.yaml")])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert fault in result.stderr
 
 
 def test_a_bad_settings_file_is_the_only_finding(world: World) -> None:

@@ -30,23 +30,30 @@ WITHOUT_IMPERSONATION = """\
 """
 
 
+GATEWAY_ACCOUNT = "holdfast:gateway"
+
 Rbac = Annotated[bool, typer.Option("--rbac", help="Print the role that the gateway's credential needs, and stop.")]
 Account = Annotated[
-    str, typer.Option("--service-account", metavar="NAMESPACE:NAME", help="With --rbac: whose credential it is.")
+    str,
+    typer.Option(
+        "--service-account",
+        metavar="NAMESPACE:NAME",
+        help=f"With --rbac: whose credential it is; {GATEWAY_ACCOUNT} when absent.",
+    ),
 ]
 
 
 def doctor(
     output: OutputFormat = Output.TABLE,
     rbac: Rbac = False,
-    service_account: Account = "holdfast:gateway",
+    service_account: Account = "",
     config: ConfigFile = None,
 ) -> None:
     """Try everything the gateway needs: settings, certificates, policies, the record's store and keys, payloads and
     anchors, issuers and SAML providers, upstream, approvals.
 
-    It changes nothing and works beside a running gateway. Exits with 1 when something failed. With --rbac it asks
-    nobody, and prints what to give to kubectl apply instead.
+    It changes nothing and works beside a running gateway. Exits with 1 when something failed, with 2 when the settings
+    cannot be read. With --rbac it asks nobody, and prints what to give to kubectl apply instead, in YAML.
 
     \b
     Example:
@@ -55,15 +62,33 @@ def doctor(
       holdfast doctor --rbac | kubectl apply -f -
     """
     if rbac:
-        typer.echo(_write_role(read_settings(config), service_account))
+        if output is Output.JSON:
+            raise ConfigurationError("--rbac: prints YAML for `kubectl apply -f -`; leave `-o json` out.")
+        typer.echo(_write_role(read_settings(config), service_account or GATEWAY_ACCOUNT))
         return
-    checks = asyncio.run(_check_all(config))
+    if service_account:
+        raise ConfigurationError("--service-account: goes with --rbac; the credential that is tried is upstream's.")
+    from holdfast.cli.checks import Check
+
+    settings = _load(config)
+    checks = [settings] if isinstance(settings, Check) else asyncio.run(_check_all(settings))
     if output is Output.TABLE:
         print_table(("CHECK", "STATE", "FOUND", "NEXT"), ((x.name, x.state, x.found, x.advice) for x in checks))
     else:
         print_value([asdict(check) for check in checks], output)
+    if isinstance(settings, Check):
+        raise typer.Exit(2)
     if any(check.state == "fail" for check in checks):
         raise typer.Exit(1)
+
+
+def _load(config: Path | None) -> Settings | Check:
+    from holdfast.cli.checks import fail
+
+    try:
+        return read_settings(config)
+    except ConfigurationError as error:
+        return fail("configuration", str(error), "correct the settings file, or name another with --config")
 
 
 def _write_role(settings: Settings, service_account: str) -> str:
@@ -78,13 +103,9 @@ def _write_role(settings: Settings, service_account: str) -> str:
     return ROLE_NOTE + "\n---\n".join(render_yaml(manifest) for manifest in manifests)
 
 
-async def _check_all(config: Path | None) -> list[Check]:
+async def _check_all(settings: Settings) -> list[Check]:
     from holdfast.cli import checks
 
-    try:
-        settings = read_settings(config)
-    except ConfigurationError as error:
-        return [checks.fail("configuration", str(error), "correct the settings file, or name another with --config")]
     return [
         checks.ok("configuration", f"cluster {settings.cluster}, {len(settings.policies)} policy files"),
         checks.check_certificates(settings),

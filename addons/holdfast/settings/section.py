@@ -74,7 +74,7 @@ Name = Annotated[
 """Clusters and replicas are called so: nothing that a URL, a note or JSON would write otherwise."""
 
 ServiceAddress = Annotated[
-    str, matching(r"https?://[^@\s]+", "an address that begins with https:// or http://, without user name or password")
+    str, matching(r"https?://[^@]+", "an address that begins with https:// or http://, without user name or password")
 ]
 
 
