@@ -28,7 +28,7 @@ from holdfast.cli import app
 from holdfast.cli.checks import check_approvals, check_issuer, judge_skew
 from holdfast.settings import Listen
 from holdfast.settings.audit import Witness
-from holdfast.settings.identity import JWTAuthenticator
+from holdfast.settings.identity import IdentitySection
 from running import trusted_issuer
 from witness.witnessing import cosigned_in, running_witness
 
@@ -224,19 +224,29 @@ async def test_an_issuer_is_asked_past_any_proxy(
     identity_provider: IdentityProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
-    trusted = JWTAuthenticator.model_validate(
-        trusted_issuer(identity_provider.url, certificateAuthorityFile=identity_provider.ca_file)
+    identity = IdentitySection.model_validate(
+        {"jwt": [trusted_issuer(identity_provider.url, certificateAuthorityFile=identity_provider.ca_file)]}
     )
-    check = await check_issuer(trusted)
+    check = await check_issuer(identity.jwt[0], identity)
     assert (check.state, check.found.endswith(" keys")) == ("ok", True), check.found  # and its clock was told
 
 
-async def test_an_issuer_that_is_down_does_not_keep_the_gateway_from_starting() -> None:
-    check = await check_issuer(JWTAuthenticator.model_validate(trusted_issuer("https://127.0.0.1:1")))
-    assert (check.state, check.advice) == (
-        "fail",
-        "its callers are refused until it answers; the gateway starts if another does",
-    )
+@pytest.mark.parametrize(
+    ("others", "saml", "told"),
+    [
+        ([], False, "the gateway does not start before, since there is no other"),
+        (["https://other.test"], False, "the gateway starts as long as one other issuer answers"),
+        ([], True, "the gateway starts without it, for those whom a SAML provider lets in"),
+    ],
+)
+async def test_what_an_issuer_that_is_down_means_is_told(
+    world: World, others: list[str], saml: bool, told: str
+) -> None:
+    trust_saml(world)
+    down = IdentitySection.model_validate({"jwt": [trusted_issuer(url) for url in ["https://127.0.0.1:1", *others]]})
+    identity = down.model_copy(update={"saml": world.settings.identity.saml if saml else ()})
+    check = await check_issuer(identity.jwt[0], identity)
+    assert (check.state, check.advice) == ("fail", f"its callers are refused until it answers; {told}")
 
 
 @pytest.mark.parametrize(("days", "state"), [(90, "ok"), (10, "warn"), (-1, "fail")])

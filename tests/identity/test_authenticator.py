@@ -15,6 +15,7 @@ from holdfast.identity.dev_issuer import DevIssuer
 from holdfast.identity.key_source import MAX_AGE_SECONDS, MIN_SECONDS_BETWEEN_REFRESHES
 from holdfast.settings.identity import IdentitySection, Issuer
 from identity.forging import MAPPINGS
+from identity.saml.forging import trusting
 
 URL = "https://issuer.example"
 
@@ -264,6 +265,15 @@ async def test_an_issuer_that_is_down_does_not_stop_the_others(clock, published,
         assert (await authenticator.authenticate(f"Bearer {published.issuer.mint('ada')}")).username == "ada"
         stranger = DevIssuer(unreachable.url, clock=clock)
         assert await reason_for(authenticator, f"Bearer {stranger.mint('eve')}") == "keys_unavailable"
+    assert "Its tokens are refused until it answers: issuer https://127.0.0.1:1: cannot be reached" in caplog.text
+
+
+async def test_an_issuer_that_is_down_does_not_stop_the_logins_of_a_saml_provider(clock, caplog):
+    unreachable = Issuer(url="https://127.0.0.1:1", audiences=("holdfast",))
+    section = trusting_all(unreachable).model_copy(update={"saml": (trusting(),)})
+    authenticator = Authenticator(section, clock=clock)
+    await authenticator.start()
+    await authenticator.close()
     assert "Its tokens are refused until it answers: issuer https://127.0.0.1:1: cannot be reached" in caplog.text
 
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from holdfast.audit.keys import Certificate
     from holdfast.settings import Settings
     from holdfast.settings.audit import Bucket, Timestamp, Witness
-    from holdfast.settings.identity import Issuer, JWTAuthenticator, SAMLProvider
+    from holdfast.settings.identity import IdentitySection, Issuer, JWTAuthenticator, SAMLProvider
 
 TIMEOUT_SECONDS = 5
 RENEW_DAYS = 30
@@ -348,23 +348,36 @@ def _check_timestamp(settings: Timestamp) -> Check:
     return ok(name, f"stamps what its authority vouches for, and {settings.folder} can be written")
 
 
-async def check_issuer(trusted: JWTAuthenticator) -> Check:
-    """One issuer: its expressions compile, its keys can be read and used, and its clock agrees with ours."""
+async def check_issuer(trusted: JWTAuthenticator, identity: IdentitySection) -> Check:
+    """One issuer: its expressions compile, its keys can be read and used, and its clock agrees with ours.
+
+    `identity` tells who else is trusted: the gateway does not start where nobody could be let in.
+    """
     issuer = trusted.issuer
     name = f"issuer {issuer.url}"
     try:
         UserMapper(trusted)
         keys = parse_key_set(await choose_loader(issuer)(), issuer.algorithms)
     except IssuerDown as error:
-        return fail(name, str(error), "its callers are refused until it answers; the gateway starts if another does")
+        return fail(name, str(error), f"its callers are refused until it answers; {_start_without(identity)}")
     except ConfigurationError as error:
         return fail(name, str(error), "its callers are refused, and the gateway does not start")
     except ValueError as error:
-        return fail(name, f"its key set cannot be read: {error}", "check url, or jwksFile")
+        return fail(name, f"its key set cannot be read: {error}", "check url, or jwksFile: the gateway does not start")
     if not keys.keys:
-        return fail(name, f"no usable key ({'; '.join(keys.unusable) or 'it publishes none'})", "check algorithms")
+        found = f"no usable key ({'; '.join(keys.unusable) or 'it publishes none'})"
+        return fail(name, found, "check algorithms: the gateway does not start")
     found = f"{len(keys.keys)} keys"
     return ok(name, f"{found} from a file") if issuer.jwks_file else judge_skew(name, found, await _ask_skew(issuer))
+
+
+def _start_without(identity: IdentitySection) -> str:
+    """What an issuer that is down means for the start of the gateway."""
+    if identity.saml:
+        return "the gateway starts without it, for those whom a SAML provider lets in"
+    if len(identity.jwt) > 1:
+        return "the gateway starts as long as one other issuer answers"
+    return "the gateway does not start before, since there is no other"
 
 
 def judge_skew(name: str, found: str, skew: float | None) -> Check:

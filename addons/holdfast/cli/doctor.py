@@ -115,7 +115,7 @@ async def _check_all(settings: Settings) -> list[Check]:
         checks.check_keys(settings),
         checks.check_payloads(settings),
         *checks.check_anchors(settings),
-        *[await checks.check_issuer(trusted) for trusted in settings.identity.jwt],
+        *[await checks.check_issuer(trusted, settings.identity) for trusted in settings.identity.jwt],
         *[checks.check_saml_provider(provider, datetime.now(UTC)) for provider in settings.identity.saml],
         *checks.check_tokens(settings),
         await checks.check_upstream(settings),

@@ -60,6 +60,7 @@ class Authenticator:
         self._clock = clock
         self._mappers: dict[str, Mapper] = {trusted.issuer.url: UserMapper(trusted) for trusted in section.jwt}
         self._own_url = own.issuer.url if own is not None else ""
+        self._takes_assertions = bool(section.saml)
         if own is not None:
             self._mappers[own.issuer.url] = own
         self._sources = {
@@ -71,15 +72,16 @@ class Authenticator:
         self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
 
     async def start(self) -> None:
-        """Fetch the keys of every issuer. One that is down is tried again, as long as another is up.
+        """Fetch the keys of every issuer. One that is down is tried again, as long as somebody can be let in.
 
-        Raises ConfigurationError for the first, in order, that is not configured as it must be, or when all are down.
+        Raises ConfigurationError for the first, in order, that is not configured as it must be, or when all are down
+        and there is no SAML provider.
         """
         results = await asyncio.gather(*(source.start() for source in self._sources.values()), return_exceptions=True)
         failures = [result for result in results if result is not None]
         faults = [failure for failure in failures if not isinstance(failure, IssuerDown)]
         others = self._sources.keys() - {self._own_url}
-        if faults or (others and len(failures) == len(others)):
+        if faults or (others and len(failures) == len(others) and not self._takes_assertions):
             await self.close()
             raise (faults or failures)[0]
         for failure in failures:
