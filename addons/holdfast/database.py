@@ -216,6 +216,12 @@ def _shown(location: URL) -> str:
     return location.set(drivername="postgresql", query={}).render_as_string()
 
 
+def sqlite_file(url: str) -> Path | None:
+    """The file of the SQLite database at `url`, None for another kind. Raises ConfigurationError."""
+    location = _parse(url)
+    return _path(location) if location.get_backend_name() == "sqlite" else None
+
+
 def _require_file(path: Path) -> None:
     if not path.exists():
         raise ConfigurationError(f"{path}: there is no such database; `holdfast serve` makes it.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import sqlite3
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 from audit.anchors.authority import TimestampAuthority
 from audit.entries import entry
 from cli.losing import lose_the_end, write_and_lose
+from console.test_console_application import serving
 from console.world import World, make_world, trust_saml
 from holdfast.audit.anchors.witness import open_witness
 from holdfast.audit.keys import EPOCH_KEY_DAYS, ROLES, KeyFolder, open_epoch_key
@@ -25,10 +27,14 @@ from holdfast.audit.store.ledger import LedgerStore
 from holdfast.audit.trees import LedgerTrees
 from holdfast.certificates import make_authority, write_private
 from holdfast.cli import app
-from holdfast.cli.checks import check_approvals, check_issuer, judge_skew
+from holdfast.cli.checks import check_approvals, check_issuer, check_token_endpoint, judge_rights, judge_skew
+from holdfast.credential.rights import Right
+from holdfast.database import Database
+from holdfast.errors import ConfigurationError
+from holdfast.identity.token_keys import TokenKeys
 from holdfast.settings import Listen
 from holdfast.settings.audit import Witness
-from holdfast.settings.identity import IdentitySection
+from holdfast.settings.identity import IdentitySection, OwnTokens
 from running import trusted_issuer
 from witness.witnessing import cosigned_in, running_witness
 
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from holdfast.settings import Settings
     from services.identity_provider import IdentityProvider
     from services.s3 import S3Server
 
@@ -76,6 +83,7 @@ def test_what_is_in_order_is_ok_and_an_unreachable_cluster_fails(world: World) -
         "payloads": "ok",
         "anchors": "warn",
         "issuer": "ok",
+        "permissions": "ok",
         "upstream": "fail",
         "approvals": "warn",
     }
@@ -170,6 +178,37 @@ def test_a_store_that_is_no_database_or_a_newer_one_is_a_failure(world: World) -
     assert diagnose(world)["store"][0] == "fail"
 
 
+def test_a_database_that_is_not_there_yet_is_no_failure(world: World) -> None:
+    there = world.folder / "audit.sqlite"
+    configure(world, database=f"sqlite:///{there}")
+    state, found, _ = diagnose(world)["store"]
+    assert (state, found.startswith(f"{there} will be made by `holdfast serve`")) == ("ok", True)
+    configure(world, database=f"sqlite:///{world.folder / 'disk' / 'audit.db'}")
+    assert diagnose(world)["store"] == (
+        "warn",
+        f"{world.folder / 'disk'} is not there; `holdfast serve` makes it, and the database in it",
+        "where it is to be on another disk, mount that first",
+    )
+    assert not (world.folder / "disk").exists()
+    configure(world, database="mysql://somewhere")
+    assert diagnose(world)["store"][0] == "fail"
+
+
+def test_a_database_that_is_there_no_more_is_a_failure(world: World) -> None:
+    open_ledger(world.settings, world.database).close()
+    world.database.close()
+    file = world.settings.state_dir / "audit.db"
+    file.unlink()
+    state, found, advice = diagnose(world)["store"]
+    assert (state, found) == ("fail", f"{file} is not there, though this gateway wrote to it")
+    assert "holdfast audit accept --reason" in advice
+    with (
+        closing(Database.open(world.settings.database_url)) as made_anew,
+        pytest.raises(ConfigurationError, match="it lacks the log"),
+    ):
+        open_ledger(world.settings, made_anew)
+
+
 def test_a_database_that_was_put_back_is_a_failure_until_it_is_accepted(world: World) -> None:
     write_and_lose(world)
     state, found, advice = diagnose(world)["store"]
@@ -258,6 +297,98 @@ def test_a_saml_provider_s_certificate_ends(world: World, days: int, state: str)
     assert found["tokens"] == ("ok", f"signed with the keys in {world.settings.token_key_folder}", "")
 
 
+def test_a_key_of_tokens_that_is_none_is_a_failure(world: World) -> None:
+    trust_saml(world)
+    keys = TokenKeys(world.settings.token_key_folder)
+    keys.prepare(0, 600)
+    assert diagnose(world)["tokens"][0] == "ok"
+    file = keys.folder / "other.pem"
+    write_private(file, b"no key")
+    assert diagnose(world)["tokens"] == (
+        "fail",
+        f"{file}: is no private key in PEM",
+        "remove it: the gateway does not start",
+    )
+
+
+def with_tokens_at(world: World, url: str) -> Settings:
+    own = OwnTokens(url=url)
+    return world.settings.model_copy(update={"identity": world.settings.identity.model_copy(update={"tokens": own})})
+
+
+async def test_the_token_endpoint_is_asked_for_its_keys(world: World, identity_provider: IdentityProvider) -> None:
+    (check,) = await check_token_endpoint(with_tokens_at(world, "https://127.0.0.1:1"))
+    assert (check.state, check.found.startswith("does not answer (")) == ("warn", True)
+    assert check.advice.startswith("before the gateway runs, that is expected; else ")
+    TokenKeys(world.settings.token_key_folder).prepare(0, 600)
+    shutil.copy(identity_provider.ca_file, world.folder / "ca.crt")
+    url = identity_provider.url.rstrip("/")
+    (check,) = await check_token_endpoint(with_tokens_at(world, f"{url}/nowhere"))
+    assert (check.state, check.found) == ("warn", "answered 404 when asked for its keys")
+    (check,) = await check_token_endpoint(with_tokens_at(world, url))
+    assert (check.state, check.found) == ("warn", f"publishes none of the keys in {world.settings.token_key_folder}")
+
+
+async def test_a_token_endpoint_that_publishes_its_keys_is_ok(world: World) -> None:
+    trust_saml(world)
+    async with serving(world) as client:
+        (check,) = await check_token_endpoint(with_tokens_at(world, str(client.base_url).rstrip("/")))
+    assert (check.state, check.found) == ("ok", "publishes the keys of this gateway")
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
+def test_a_key_of_holdfast_s_own_that_others_can_read_is_a_warning(world: World, mode: int) -> None:
+    trust_saml(world)
+    TokenKeys(world.settings.token_key_folder).prepare(0, 600)
+    keys = make_keys(world)
+    write_private(world.settings.mask_key_file, b"x")
+    assert diagnose(world)["permissions"][0] == "ok"
+    (token_key,) = world.settings.token_key_folder.glob("*.pem")
+    for file in (keys.epoch_key, keys.root_key, token_key, world.settings.mask_key_file):
+        file.chmod(mode)
+        state, found, advice = diagnose(world)["permissions"]
+        assert (state, found) == ("warn", f"{file} is open to others")
+        assert f"chmod 600 {file}" in advice
+        file.chmod(0o600)
+
+
+def test_a_file_that_is_given_may_be_a_group_s_and_nobody_else_s(world: World) -> None:
+    for name in ("listener.key", "gateway.token"):
+        file = world.folder / name
+        file.chmod(0o640)
+        assert diagnose(world)["permissions"][0] == "ok"
+        file.chmod(0o644)
+        assert diagnose(world)["permissions"][:2] == ("warn", f"{file} is open to others")
+        file.chmod(0o600)
+
+
+def test_a_folder_of_keys_that_others_can_write_is_a_warning(world: World) -> None:
+    keys = make_keys(world)
+    for folder in (keys.folder, world.settings.state_dir):
+        folder.chmod(0o770)
+        state, found, advice = diagnose(world)["permissions"]
+        assert (state, found) == ("warn", f"{folder} can be written by others")
+        assert f"chmod 700 {folder}" in advice
+        folder.chmod(0o755)
+    assert diagnose(world)["permissions"][0] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("lacking", "state", "found"),
+    [
+        ([], "ok", "the credential may impersonate callers"),
+        ([Right("", "users")], "warn", "the credential may not impersonate any users"),
+        ([Right("", "users"), Right("", "groups", name="a")], "fail", "the credential may not impersonate groups a"),
+        ([Right("authentication.k8s.io", "uids")], "fail", "the credential may not impersonate uids"),
+    ],
+)
+def test_rights_to_impersonate_are_judged_by_whether_they_can_be_narrowed(
+    lacking: list[Right], state: str, found: str
+) -> None:
+    judged = judge_rights(lacking)
+    assert (judged.state, judged.found) == (state, found)
+
+
 @pytest.mark.parametrize(
     ("skew", "state"),
     [(None, "ok"), (0.4, "ok"), (-4.0, "ok"), (8.0, "warn"), (-20.0, "warn"), (31.0, "fail"), (-90.0, "fail")],
@@ -278,6 +409,44 @@ async def test_the_approvals_api_is_not_started_before_the_first_start(world: Wo
         "not started yet",
         "start `holdfast serve` or `holdfast console`",
     )
+
+
+@pytest.mark.parametrize("is_started", [False, True])
+async def test_a_stranger_on_the_port_of_the_approvals_api_is_a_failure(world: World, is_started: bool) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    stranger = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = stranger.sockets[0].getsockname()[1]
+    listen = world.settings.listen if is_started else Listen()
+    approvals = world.settings.approvals.model_copy(update={"port": port})
+    settings = world.settings.model_copy(update={"approvals": approvals, "listen": listen})
+    async with stranger:
+        check = await check_approvals(settings)
+    assert (check.state, check.found.startswith(f"another process listens on 127.0.0.1:{port} (")) == ("fail", True)
+    assert "choose another approvals.port" in check.advice
+    assert (await check_approvals(settings)).state == "warn"
+
+
+async def test_another_service_with_our_certificate_is_no_approvals_api(
+    world: World, identity_provider: IdentityProvider
+) -> None:
+    approvals = world.settings.approvals.model_copy(update={"url": identity_provider.url.rstrip("/")})
+    listen = Listen(certificate_authority=identity_provider.ca_file)
+    check = await check_approvals(world.settings.model_copy(update={"approvals": approvals, "listen": listen}))
+    assert (check.state, "and not as the approvals API does" in check.found) == ("fail", True)
+
+
+@pytest.mark.parametrize(("host", "state"), [("127.0.0.1", "ok"), ("127.0.0.2", "warn")])
+async def test_the_approvals_api_is_known_by_its_certificate_under_any_name(
+    world: World, host: str, state: str
+) -> None:
+    """127.0.0.2 is no name in the certificate; the whole of 127.0.0.0/8 is the same machine."""
+    async with serving(world, host) as client:
+        approvals = world.settings.approvals.model_copy(update={"host": host, "port": client.base_url.port})
+        check = await check_approvals(world.settings.model_copy(update={"approvals": approvals}))
+    assert check.state == state
+    assert state == "ok" or "answers under another name" in check.found
 
 
 def test_what_is_wrong_with_the_upstream_is_told_with_one_order(world: World) -> None:

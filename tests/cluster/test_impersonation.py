@@ -243,11 +243,15 @@ def test_the_doctor_tells_whether_the_credential_may(
     powerless.write_config()
     state, found = diagnose(powerless)
     assert state == "fail"
-    assert (
-        "may not impersonate groups system:authenticated, userextras/holdfast.dev/issuer https://issuer.test" in found
+    assert found == (
+        "the credential may not impersonate groups system:authenticated, uids, userextras/holdfast.dev/issuer "
+        "https://issuer.test"
     )
     admin("apply", "-f", "-", stdin=json.dumps(NARROW))
     admin("create", "clusterrolebinding", "narrow", "--clusterrole=narrow", "--serviceaccount=kube-system:powerless")
+    assert diagnose(powerless) == ("fail", "the credential may not impersonate uids")
+    admin("create", "clusterrole", "uids", "--verb=impersonate", "--resource=uids.authentication.k8s.io")
+    admin("create", "clusterrolebinding", "uids", "--clusterrole=uids", "--serviceaccount=kube-system:powerless")
     state, found = diagnose(powerless)
     assert state == "warn"
-    assert found.startswith("the credential may not impersonate any users, groups, uids, ")
+    assert found.startswith("the credential may not impersonate any users, groups, userextras/")

@@ -34,10 +34,10 @@ def world(tmp_path: Path) -> World:
 
 
 @asynccontextmanager
-async def serving(world: World) -> AsyncIterator[httpx.AsyncClient]:
+async def serving(world: World, host: str = "127.0.0.1") -> AsyncIterator[httpx.AsyncClient]:
     async with AsyncExitStack() as stack:
         service = Service("the approvals API", "", world.folder / "listener.crt", world.folder / "listener.key")
-        listener = stack.enter_context(service.bind("127.0.0.1", 0))
+        listener = stack.enter_context(service.bind(host, 0))
         application = await open_application(world.settings, stack)
         server = Server(service.configure(application), ignore_interrupt=True)
         listener.listen()

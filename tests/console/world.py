@@ -157,6 +157,7 @@ def make_world(folder: Path, more: dict[str, object] | None = None) -> World:
     }
     for name, text in contents.items():
         (folder / name).write_text(text)
+    (folder / "gateway.token").chmod(0o600)
     return World(folder, issuer)
 
 

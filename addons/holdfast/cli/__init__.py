@@ -13,7 +13,7 @@
     explain       identity explain
     identity      identity revoke | restore | revocations
     policy        policy check
-    doctor        doctor, with one function per check in `checks`
+    doctor        doctor, with one function per check in `checks`, and who could read a key in `permissions`
 
 Exit codes: 0 done, 1 refused or a check failed, 2 something is not configured as it must be. Whatever is slow to
 import is imported by the command that needs it, so that `--help` and completion answer at once.

@@ -5,6 +5,8 @@ None of them raises, changes anything, or shows a secret.
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import shutil
 import ssl
@@ -23,17 +25,20 @@ from holdfast.audit.head import find_heads, find_lack
 from holdfast.audit.keys import CONSOLE, ROLES, KeyFolder, advise_on_name
 from holdfast.audit.objects import open_pieces
 from holdfast.audit.store import AuditStore, LedgerStore
+from holdfast.certificates import find_certificate_error
 from holdfast.cli.approvals import default_server
 from holdfast.cli.audit.reading import open_reading
+from holdfast.cli.permissions import find_exposed
 from holdfast.credential.probe import find_lacking_rights, probe_upstream
-from holdfast.credential.rights import impersonation_rights
+from holdfast.credential.rights import UIDS, impersonation_rights
 from holdfast.credential.sources import open_source
-from holdfast.database import Database
+from holdfast.database import Database, sqlite_file
 from holdfast.errors import ConfigurationError, HoldfastError, Unavailable
 from holdfast.identity.discovery import IssuerDown, choose_loader, metadata_url, open_client
 from holdfast.identity.keys import parse_key_set
 from holdfast.identity.mapping import UserMapper
 from holdfast.identity.saml.signature import read_certificates
+from holdfast.identity.token_keys import TokenKeys
 from holdfast.masking.plan import compile_plan
 from holdfast.policy.authorizer import load_policies
 
@@ -42,6 +47,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.audit.keys import Certificate
+    from holdfast.credential.rights import Right
     from holdfast.settings import Settings
     from holdfast.settings.audit import Bucket, Timestamp, Witness
     from holdfast.settings.identity import IdentitySection, Issuer, JWTAuthenticator, SAMLProvider
@@ -52,6 +58,9 @@ LOW_DISK_BYTES = 1 << 30
 TOLERATED_SKEW_SECONDS = 5.0
 REFUSED_SKEW_SECONDS = 30.0
 """Tokens whose `nbf` or `iat` is further in the future than this are refused."""
+
+OTHER_NAME = frozenset({62, 64})
+"""OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH (openssl/x509_vfy.h)."""
 
 ACCEPT = (
     "the gateway does not start: see what `holdfast audit verify` says; where a backup was put back on purpose, run "
@@ -129,10 +138,10 @@ def check_policies(settings: Settings) -> Check:
 
 def check_store(settings: Settings) -> Check:
     """The audit database: there, of this version, writable, with room left."""
-    file = settings.state_dir / "audit.db" if settings.audit.database is None else None
-    if file is not None and not file.exists():
-        return _check_future_store(file)
     try:
+        file = sqlite_file(settings.database_url)
+        if file is not None and not file.exists():
+            return _check_future_store(settings, file)
         Database.open_readonly(settings.database_url).close()
         database = Database.open(settings.database_url, create=False)
         try:
@@ -175,10 +184,15 @@ def check_reading(settings: Settings) -> list[Check]:
     return [ok("readDatabase", f"the record can be read from {database.dialect}")]
 
 
-def _check_future_store(file: Path) -> Check:
+def _check_future_store(settings: Settings, file: Path) -> Check:
+    if any(head.read() is not None and not head.read_gap() for head in find_heads(settings.state_dir)):
+        return fail("store", f"{file} is not there, though this gateway wrote to it", ACCEPT)
     folder = _existing_parent(file)
     if not os.access(folder, os.W_OK | os.X_OK):
-        return fail("store", f"{folder} cannot be written", "give stateDir to the user who runs Holdfast")
+        return fail("store", f"{folder} cannot be written", "give it to the user who runs Holdfast")
+    if settings.audit.database is not None and not file.parent.exists():
+        found = f"{file.parent} is not there; `holdfast serve` makes it, and the database in it"
+        return warn("store", found, "where it is to be on another disk, mount that first")
     return _check_room(folder, f"{file} will be made by `holdfast serve`")
 
 
@@ -416,13 +430,65 @@ def check_saml_provider(provider: SAMLProvider, now: datetime) -> Check:
 
 
 def check_tokens(settings: Settings) -> list[Check]:
-    """Tokens of our own, where they are given: the folder of the keys that sign them can be written."""
+    """Tokens of our own, where they are given: their keys can be read, and followed by others."""
     if settings.identity.tokens is None:
         return []
     place = _existing_parent(settings.token_key_folder)
     if not os.access(place, os.W_OK | os.X_OK):
         return [fail("tokens", f"{place} cannot be written", "give it to the user who runs Holdfast")]
+    try:
+        TokenKeys(settings.token_key_folder).check()
+    except ConfigurationError as error:
+        found, _, order = str(error).removesuffix(".").rpartition("; ")
+        return [fail("tokens", found or order, f"{order if found else 'see to it'}: the gateway does not start")]
     return [ok("tokens", f"signed with the keys in {settings.token_key_folder}")]
+
+
+async def check_token_endpoint(settings: Settings) -> list[Check]:
+    """Where callers get tokens of our own, asked for its keys as they reach it."""
+    if settings.identity.tokens is None:
+        return []
+    url = settings.identity.tokens.url
+    name = f"token endpoint {url}"
+    advice = "before the gateway runs, that is expected; else callers get no token: see to identity.tokens.url"
+    try:
+        trust, authority = ssl.create_default_context(), _authority(settings)
+        if authority.exists():
+            trust.load_verify_locations(authority)
+        async with httpx.AsyncClient(verify=trust, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
+            response = await client.get(f"{url}/jwks")
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        return [warn(name, f"does not answer ({error or type(error).__name__})", advice)]
+    if response.status_code != httpx.codes.OK:
+        return [warn(name, f"answered {response.status_code} when asked for its keys", advice)]
+    own = _read_key_ids(TokenKeys(settings.token_key_folder).jwks_file)
+    if own.isdisjoint(_key_ids(response.content)):
+        return [warn(name, f"publishes none of the keys in {settings.token_key_folder}", advice)]
+    return [ok(name, "publishes the keys of this gateway")]
+
+
+def _read_key_ids(file: Path) -> frozenset[str]:
+    try:
+        return _key_ids(file.read_bytes())
+    except OSError:
+        return frozenset()
+
+
+def _key_ids(document: bytes) -> frozenset[str]:
+    """The IDs of the keys of a JWKS document; none where it is no such document."""
+    try:
+        return frozenset(str(key["kid"]) for key in json.loads(document)["keys"])
+    except (ValueError, TypeError, KeyError):
+        return frozenset()
+
+
+def check_permissions(settings: Settings) -> Check:
+    """Private keys and tokens: nobody else can read them, or put others in their place."""
+    exposed = list(find_exposed(settings))
+    if not exposed:
+        return ok("permissions", "keys and tokens are not open to others")
+    found, orders = zip(*exposed, strict=True)
+    return warn("permissions", "; ".join(found), f"run `{' && '.join(orders)}`, and replace what others may have read")
 
 
 async def check_upstream(settings: Settings) -> Check:
@@ -437,25 +503,31 @@ async def check_upstream(settings: Settings) -> Check:
 
 
 async def check_impersonation(settings: Settings) -> list[Check]:
-    """Where the API server is to be told who asks: the credential may impersonate.
-
-    Rights that are narrowed to names by `resourceNames` are only seen where the name is certain, so the lack of any
-    other is a warning.
-    """
+    """Where the API server is to be told who asks: the credential may impersonate."""
     if not settings.upstream.impersonate:
         return []
-    name = "impersonation"
     try:
         lacking = await find_lacking_rights(open_source(settings.upstream), impersonation_rights(settings.identity))
     except ConfigurationError as error:
-        return [fail(name, str(error), "correct upstream in the settings file")]
+        return [fail("impersonation", str(error), "correct upstream in the settings file")]
+    return [judge_rights(lacking)]
+
+
+def judge_rights(lacking: Sequence[Right]) -> Check:
+    """Judge by the rights that the credential lacks.
+
+    Those that are narrowed to names by `resourceNames` are only seen where the name is certain, so the lack of any
+    other is a warning; but nobody lists uids.
+    """
+    name = "impersonation"
     advice = "run `holdfast doctor --rbac | kubectl apply -f -`"
-    if certain := [f"{right.combined_resource} {right.name}" for right in lacking if right.name]:
-        return [fail(name, f"the credential may not impersonate {', '.join(certain)}", f"{advice}: calls get 403")]
+    if certain := [right for right in lacking if right.name or right.resource == UIDS]:
+        told = ", ".join(f"{right.combined_resource} {right.name}".rstrip() for right in certain)
+        return fail(name, f"the credential may not impersonate {told}", f"{advice}: calls get 403")
     if lacking:
         found = f"the credential may not impersonate any {', '.join(right.combined_resource for right in lacking)}"
-        return [warn(name, found, f"{advice}, unless resourceNames narrow it to the names of your callers")]
-    return [ok(name, "the credential may impersonate callers")]
+        return warn(name, found, f"{advice}, unless resourceNames narrow it to the names of your callers")
+    return ok(name, "the credential may impersonate callers")
 
 
 async def check_approvals(settings: Settings) -> Check:
@@ -464,18 +536,41 @@ async def check_approvals(settings: Settings) -> Check:
         server = default_server(settings)
     except ConfigurationError:
         return warn("approvals", "approvals.port is 0", "set approvals.port, or approvals.url")
+    start = "start `holdfast serve` or `holdfast console`"
     authority = _authority(settings)
     if not authority.exists():
-        return warn("approvals", "not started yet", "start `holdfast serve` or `holdfast console`")
+        return await _find_stranger(settings, "nothing of this gateway") or warn("approvals", "not started yet", start)
     try:
         context = ssl.create_default_context(cafile=authority)
         async with httpx.AsyncClient(verify=context, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
             response = await client.get(f"{server}/healthz")
     except (httpx.HTTPError, OSError) as error:
-        return warn("approvals", f"{server} does not answer ({error})", "start `holdfast serve` or `holdfast console`")
-    if response.status_code != httpx.codes.OK:
-        return fail("approvals", f"{server} answered {response.status_code}", "check approvals in the settings file")
+        told = f"{error or type(error).__name__}"
+        certificate = find_certificate_error(error)
+        if certificate is not None and certificate.verify_code in OTHER_NAME:
+            return warn(
+                "approvals", f"{server} answers under another name ({told})", "set listen.hosts or approvals.url"
+            )
+        return await _find_stranger(settings, told) or warn("approvals", f"{server} does not answer ({told})", start)
+    if (response.status_code, response.text) != (httpx.codes.OK, "ok\n"):
+        found = f"{server} answered {response.status_code}, and not as the approvals API does"
+        return fail("approvals", found, "free the port, or check approvals in the settings file")
     return ok("approvals", f"{server} answers")
+
+
+async def _find_stranger(settings: Settings, told: str) -> Check | None:
+    """What holds the port of the approvals API and did not answer as it does; None where nothing listens."""
+    approvals = settings.approvals
+    if approvals.url is not None:
+        return None
+    try:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            _, writer = await asyncio.open_connection(approvals.host, approvals.port)
+    except OSError:
+        return None
+    writer.close()
+    found = f"another process listens on {approvals.host}:{approvals.port} ({told})"
+    return fail("approvals", found, "free the port, or choose another approvals.port: the gateway does not start")
 
 
 def _authority(settings: Settings) -> Path:

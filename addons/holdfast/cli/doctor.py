@@ -118,6 +118,8 @@ async def _check_all(settings: Settings) -> list[Check]:
         *[await checks.check_issuer(trusted, settings.identity) for trusted in settings.identity.jwt],
         *[checks.check_saml_provider(provider, datetime.now(UTC)) for provider in settings.identity.saml],
         *checks.check_tokens(settings),
+        *await checks.check_token_endpoint(settings),
+        checks.check_permissions(settings),
         await checks.check_upstream(settings),
         *await checks.check_impersonation(settings),
         await checks.check_approvals(settings),

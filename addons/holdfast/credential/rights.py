@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ROLE_NAME = "holdfast-impersonator"
 VERB = "impersonate"
+UIDS = "uids"
 _RBAC = "rbac.authorization.k8s.io"
 _AUTHENTICATION = "authentication.k8s.io"
 _SERVICE_ACCOUNT = "system:serviceaccount:"
@@ -54,7 +55,7 @@ def impersonation_rights(identity: IdentitySection) -> tuple[Right, ...]:
         rights.append(Right("", "serviceaccounts"))
     uids = [mapping.uid.claim or mapping.uid.expression for mapping in tokens]
     if any(uids) or any(mapping.uid for mapping in assertions):
-        rights.append(Right(_AUTHENTICATION, "uids"))
+        rights.append(Right(_AUTHENTICATION, UIDS))
     issuers = [authenticator.issuer.url for authenticator in identity.jwt]
     issuers += [provider.entity_id for provider in identity.saml]
     rights += [Right(_AUTHENTICATION, "userextras", ISSUER_KEY, issuer) for issuer in issuers]

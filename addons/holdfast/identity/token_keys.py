@@ -64,6 +64,12 @@ class TokenKeys:
             path = settled[-1] if settled else made[0][0]
             return SigningKey(path.stem, path.read_bytes())
 
+    def check(self) -> None:
+        """Read every key, which is what the gateway does before it starts."""
+        with self._telling_faults():
+            for path, _ in self._made():
+                _read_key(path)
+
     @contextmanager
     def _telling_faults(self) -> Iterator[None]:
         try:
