@@ -250,8 +250,8 @@ def test_the_doctor_tells_whether_the_credential_may(
     admin("apply", "-f", "-", stdin=json.dumps(NARROW))
     admin("create", "clusterrolebinding", "narrow", "--clusterrole=narrow", "--serviceaccount=kube-system:powerless")
     assert diagnose(powerless) == ("fail", "the credential may not impersonate uids")
-    admin("create", "clusterrole", "uids", "--verb=impersonate", "--resource=uids.authentication.k8s.io")
-    admin("create", "clusterrolebinding", "uids", "--clusterrole=uids", "--serviceaccount=kube-system:powerless")
+    uids = {"apiGroups": ["authentication.k8s.io"], "resources": ["uids"], "verbs": ["impersonate"]}
+    admin("apply", "-f", "-", stdin=json.dumps({**NARROW, "rules": [*NARROW["rules"], uids]}))
     state, found = diagnose(powerless)
     assert state == "warn"
     assert found.startswith("the credential may not impersonate any users, groups, userextras/")
