@@ -364,12 +364,13 @@ def test_a_file_that_is_given_may_be_a_group_s_and_nobody_else_s(world: World) -
 
 def test_a_folder_of_keys_that_others_can_write_is_a_warning(world: World) -> None:
     keys = make_keys(world)
-    for folder in (keys.folder, world.settings.state_dir):
-        folder.chmod(0o770)
+    for folder, mode in ((keys.folder, 0o770), (world.settings.state_dir, 0o707)):
+        folder.chmod(mode)
         state, found, advice = diagnose(world)["permissions"]
         assert (state, found) == ("warn", f"{folder} can be written by others")
         assert f"chmod 700 {folder}" in advice
         folder.chmod(0o755)
+    world.settings.state_dir.chmod(0o775)
     assert diagnose(world)["permissions"][0] == "ok"
 
 
