@@ -29,7 +29,7 @@ def find_exposed(settings: Settings) -> Iterator[tuple[str, str]]:
             yield f"{file} is open to others", f"chmod 600 {shlex.quote(str(file))}"
     keys = {settings.key_folder, settings.token_key_folder, _listener(settings)}
     for folder in sorted({settings.state_dir, *keys}):
-        # Of stateDir the umask says what the group may, and that is the user's own with the usual ones that let it write.
+        # What the group may in stateDir, the umask says, and the usual ones that let it write make each user a group.
         if _mode(folder) & MAY_WRITE & (ANYBODY_ELSE if folder in keys else OTHERS):
             yield f"{folder} can be written by others", f"chmod 700 {shlex.quote(str(folder))}"
 
