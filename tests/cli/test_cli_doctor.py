@@ -429,13 +429,15 @@ async def test_a_stranger_on_the_port_of_the_approvals_api_is_a_failure(world: W
     assert (await check_approvals(settings)).state == "warn"
 
 
+@pytest.mark.parametrize(("path", "code"), [("/nowhere", 404), ("/jwks?", 200)])
 async def test_another_service_with_our_certificate_is_no_approvals_api(
-    world: World, identity_provider: IdentityProvider
+    world: World, identity_provider: IdentityProvider, path: str, code: int
 ) -> None:
-    approvals = world.settings.approvals.model_copy(update={"url": identity_provider.url.rstrip("/")})
+    url = identity_provider.url.rstrip("/") + path
+    approvals = world.settings.approvals.model_copy(update={"url": url})
     listen = Listen(certificate_authority=identity_provider.ca_file)
     check = await check_approvals(world.settings.model_copy(update={"approvals": approvals, "listen": listen}))
-    assert (check.state, "and not as the approvals API does" in check.found) == ("fail", True)
+    assert (check.state, check.found) == ("fail", f"{url} answered {code}, and not as the approvals API does")
 
 
 @pytest.mark.parametrize(("host", "state"), [("127.0.0.1", "ok"), ("127.0.0.2", "warn")])
