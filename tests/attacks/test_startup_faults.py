@@ -168,7 +168,7 @@ FAULTS: dict[str, tuple[Callable[[Site], object], str]] = {
     ),
     "an issuer with a CA file that is none": (
         lambda site: site.configure("identity", jwt=[trusted_issuer(certificateAuthorityFile=write(site, "x", b"x"))]),
-        "/x cannot be read: ",
+        "/x holds no certificate in PEM",
     ),
     "an issuer with an unknown field": (
         lambda site: site.configure("identity", jwt=[trusted_issuer(clientID="x")]),
