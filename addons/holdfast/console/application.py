@@ -145,6 +145,9 @@ def _answer_http_exception(request: Request, error: Exception) -> Response:
     code = error.status_code if isinstance(error, HTTPException) else 500
     headers = dict(NO_STORE) | dict((isinstance(error, HTTPException) and error.headers) or {})
     reason = {404: "NotFound", 405: "MethodNotAllowed"}.get(code, "BadRequest")
-    what = f"it takes {headers['Allow']}" if code == 405 and "Allow" in headers else "there is no such endpoint"
+    what = "there is no such endpoint"
+    if "Allow" in headers:
+        headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))  # a set, in starlette
+        what = f"it takes {headers['Allow']}"
     status = Internal(f"{request.method} {request.url.path}: {what}").status()
     return JSONResponse(status | {"reason": reason, "code": code}, status_code=code, headers=headers)
