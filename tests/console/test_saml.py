@@ -31,7 +31,8 @@ from holdfast.identity.token_keys import TokenKeys
 from holdfast.login.authorization import authorization_url, begin_attempt
 from holdfast.login.provider import Metadata, Provider
 from holdfast.login.request import make_request
-from holdfast.settings.identity import IdentitySection, Issuer, OwnTokens, SAMLProvider
+from holdfast.settings.identity import IdentitySection, Issuer, OwnTokens
+from holdfast.settings.saml import SAMLProvider
 from identity.saml.forging import IDP, NOW, grant, response_signed, trusting
 
 if TYPE_CHECKING:

@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from holdfast.credential.rights import Right
     from holdfast.settings import Settings
     from holdfast.settings.audit import Bucket, Timestamp, Witness
-    from holdfast.settings.identity import IdentitySection, Issuer, JWTAuthenticator, SAMLProvider
+    from holdfast.settings.identity import IdentitySection, Issuer, JWTAuthenticator
+    from holdfast.settings.saml import SAMLProvider
 
 TIMEOUT_SECONDS = 5
 RENEW_DAYS = 30

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from holdfast.identity.saml.replay import UsedAssertions
     from holdfast.identity.saml.request import Form
     from holdfast.identity.token_keys import TokenKeys
-    from holdfast.settings.identity import SAMLProvider
+    from holdfast.settings.saml import SAMLProvider
 
 CLIENT_ID = "holdfast"
 SAML_BEARER = "urn:ietf:params:oauth:grant-type:saml2-bearer"

@@ -5,6 +5,8 @@ value and what was expected. Relative paths are relative to the folder that hold
 camelCase, as in Kubernetes' own configuration files.
 
     section   what all sections share, and how YAML is read
+    values    what some values must be like, each by itself
+    saml      SAML's providers
     identity  who may ask: issuers, and how their claims become users
     audit     where the record is kept
 """

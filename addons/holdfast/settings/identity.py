@@ -3,8 +3,7 @@
 A file that the API server loads with `--authentication-config` (apiserver.config.k8s.io/v1) loads here as it is;
 its `jwt` list and that of the settings file make one list. What Kubernetes lacks is written beside what it has:
 `jwksURL`, `jwksFile`, `certificateAuthorityFile`, `algorithms`, `maxLifetimeSeconds` and `systemNames` of an issuer,
-and `saml`, the providers of SAML 2.0 (OASIS saml-core-2.0-os, saml-profiles-2.0-os, RFC 7522).
-What is checked here is what can be checked of each value alone (k8s.io/apiserver
+and `saml`, with SAML's providers. What is checked here is what can be checked of each value alone (k8s.io/apiserver
 pkg/apis/apiserver/validation); expressions are compiled by `holdfast.identity`.
 """
 
@@ -12,41 +11,26 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Literal, get_args
-from urllib.parse import urlsplit
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from pydantic import Field, field_validator, model_validator
 
 from holdfast.errors import ConfigurationError
-from holdfast.settings.section import FilePath, Misfit, Section, parse_model, read_file, read_yaml
+from holdfast.settings.saml import SAMLProvider, include_provider_certificates
+from holdfast.settings.section import FilePath, Misfit, Section, parse_model, read_yaml
+from holdfast.settings.values import check_certificates, check_extra_key, check_secure, check_url, require_once
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-KUBERNETES_DOMAINS = ("kubernetes.io", "k8s.io")
-OWN_DOMAIN = "holdfast.dev"
-"""Its keys are the gateway's to fill: an issuer that could would speak for it (`holdfast.credential.impersonation`)."""
+    from collections.abc import Sequence
 
 SPIFFE = "spiffe://"
-TRANSIENT = "urn:oasis:names:tc:SAML:2.0:nameid-format:transient"
-"""A NameID that is another at every login."""
 
 _TRUST_DOMAIN = r"[a-z0-9._-]{1,255}"
-_SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
-_EXTRA_KEY = re.compile(rf"(?P<domain>{_SUBDOMAIN})/[a-z0-9/\-._~%!$&'()*+,;=:]+")
 
 type ApiVersion = Literal[
     "apiserver.config.k8s.io/v1", "apiserver.config.k8s.io/v1beta1", "apiserver.config.k8s.io/v1alpha1"
 ]
 type Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm.__value__)
-
-MAX_ENTITY_ID_CHARACTERS = 1024
-MAX_PINNED_CERTIFICATES = 8
-MIN_RSA_BITS = 2048
-CURVES = frozenset({"secp256r1", "secp384r1", "secp521r1"})
 
 
 class Issuer(Section):
@@ -84,21 +68,21 @@ class Issuer(Section):
             if re.fullmatch(_TRUST_DOMAIN, url.removeprefix(SPIFFE)) is None:
                 raise ValueError("spiffe:// and a trust domain, without a path")
         else:
-            _check_url(url)
+            check_url(url)
         return url
 
     @field_validator("discovery_url", "jwks_url")
     @classmethod
     def _address(cls, url: str | None) -> str | None:
         if url is not None:
-            _check_secure(url)
+            check_secure(url)
         return url
 
     @field_validator("certificate_authority")
     @classmethod
     def _certificates(cls, pem: str) -> str:
         if pem:
-            _check_certificates(pem)
+            check_certificates(pem)
         return pem
 
     @field_validator("system_names")
@@ -172,7 +156,7 @@ class ExtraMapping(Section):
     @field_validator("key")
     @classmethod
     def _own_domain(cls, key: str) -> str:
-        _check_extra_key(key)
+        check_extra_key(key)
         return key
 
 
@@ -190,7 +174,7 @@ class ClaimMappings(Section):
     def _named(self) -> ClaimMappings:
         if not (self.username.claim or self.username.expression):
             raise ValueError("username with a claim or an expression")
-        _require_once("extra.{}.key", (mapping.key for mapping in self.extra), "each key of extra once")
+        require_once("extra.{}.key", (mapping.key for mapping in self.extra), "each key of extra once")
         return self
 
 
@@ -231,128 +215,9 @@ class JWTAuthenticator(Section):
     @model_validator(mode="after")
     def _distinct_rules(self) -> JWTAuthenticator:
         rules, of_users = self.claim_validation_rules, self.user_validation_rules
-        _require_once("claimValidationRules.{}.claim", (rule.claim for rule in rules), "each rule once")
-        _require_once("claimValidationRules.{}.expression", (rule.expression for rule in rules), "each rule once")
-        _require_once("userValidationRules.{}.expression", (rule.expression for rule in of_users), "each rule once")
-        return self
-
-
-class PrefixedNameOrAttribute(Section):
-    """The NameID, or an attribute, with a prefix."""
-
-    attribute: str = Field("", description="The attribute's `Name`; the NameID when absent.")
-    prefix: str = Field(description="Put before the name; may be empty, must be given.")
-
-
-class PrefixedAttribute(Section):
-    """An attribute with a prefix."""
-
-    attribute: str = Field(description="The attribute's `Name`.", min_length=1)
-    prefix: str = Field(description="Put before each value; may be empty, must be given.")
-
-
-class Attribute(Section):
-    """An attribute."""
-
-    attribute: str = Field(description="The attribute's `Name`.", min_length=1)
-
-
-class ExtraAttribute(Section):
-    """An extra attribute of the user, from an attribute of the assertion."""
-
-    key: str = Field(description="Lower-case `DOMAIN/PATH`, not of Kubernetes' own domains nor of `holdfast.dev`.")
-    attribute: str = Field(description="The attribute's `Name`; without it the key is left out.", min_length=1)
-
-    @field_validator("key")
-    @classmethod
-    def _own_domain(cls, key: str) -> str:
-        _check_extra_key(key)
-        return key
-
-
-class AttributeMappings(Section):
-    """How an assertion becomes a user."""
-
-    username: PrefixedNameOrAttribute = Field(description="The user name: one value.")
-    groups: PrefixedAttribute | None = Field(None, description="The groups.")
-    uid: Attribute | None = Field(None, description="The user's lasting ID: one value.")
-    extra: tuple[ExtraAttribute, ...] = Field((), description="Extra attributes.")
-
-    @model_validator(mode="after")
-    def _distinct_keys(self) -> AttributeMappings:
-        _require_once("extra.{}.key", (mapping.key for mapping in self.extra), "each key of extra once")
-        return self
-
-
-class SAMLProvider(Section):
-    """A SAML identity provider, what the gateway is to it, and how its assertions become users."""
-
-    entity_id: str = Field(alias="entityID", description="The provider's: the exact `Issuer` of what it says.")
-    certificates: str = Field("", description="Those it signs with, PEM itself; several while they are changed.")
-    certificates_file: FilePath | None = Field(None, description="The same from a file.")
-    single_sign_on_url: str = Field(alias="singleSignOnURL", description="Where people log in.")
-    binding: Literal["HTTP-Redirect", "HTTP-POST"] = Field(
-        "HTTP-Redirect", description="How the request gets there: `HTTP-Redirect` or `HTTP-POST`."
-    )
-    name_id_format: str | None = Field(
-        None, alias="nameIDFormat", description="The NameID's `Format`: asked for, and nothing else is accepted."
-    )
-    service_provider_entity_id: str = Field(
-        alias="serviceProviderEntityID", description="The gateway's: assertions must be for this audience."
-    )
-    assertion_consumer_service_url: str = Field(
-        alias="assertionConsumerServiceURL", description="Where the gateway takes responses, as the provider knows it."
-    )
-    token_url: str = Field(
-        alias="tokenURL",
-        description="Where the gateway takes assertions (RFC 7522): their `Recipient`, and one more audience.",
-    )
-    mappings: AttributeMappings = Field(description="How an assertion becomes a user.")
-    max_lifetime_seconds: int = Field(
-        86400, gt=0, description="Assertions that are good for longer are refused; no session lasts longer."
-    )
-
-    @field_validator("entity_id", "service_provider_entity_id")
-    @classmethod
-    def _entity(cls, entity_id: str) -> str:
-        if not 0 < len(entity_id) <= MAX_ENTITY_ID_CHARACTERS or not entity_id.isprintable() or " " in entity_id:
-            raise ValueError(f"a URI of at most {MAX_ENTITY_ID_CHARACTERS} characters")
-        return entity_id
-
-    @field_validator("single_sign_on_url")
-    @classmethod
-    def _sign_on_address(cls, url: str) -> str:
-        if "#" in url:
-            raise ValueError("an address without a fragment")
-        _check_secure(url.partition("?")[0])  # some providers tell their applications apart in the query
-        return url
-
-    @field_validator("assertion_consumer_service_url", "token_url")
-    @classmethod
-    def _own_address(cls, url: str) -> str:
-        _check_secure(url)
-        return url
-
-    @field_validator("certificates")
-    @classmethod
-    def _signing_certificates(cls, pem: str) -> str:
-        if pem:
-            _check_signing_certificates(pem)
-        return pem
-
-    @model_validator(mode="after")
-    def _lasting(self) -> SAMLProvider:
-        if self.name_id_format == TRANSIENT and not self.mappings.username.attribute:
-            expected = (
-                "a format of lasting names, or mappings.username.attribute: nobody is called by a transient NameID"
-            )
-            raise Misfit("nameIDFormat", TRANSIENT, expected)
-        return self
-
-    @model_validator(mode="after")
-    def _pinned(self) -> SAMLProvider:
-        if bool(self.certificates) == (self.certificates_file is not None):
-            raise ValueError("certificates (PEM) or certificatesFile: one of them")
+        require_once("claimValidationRules.{}.claim", (rule.claim for rule in rules), "each rule once")
+        require_once("claimValidationRules.{}.expression", (rule.expression for rule in rules), "each rule once")
+        require_once("userValidationRules.{}.expression", (rule.expression for rule in of_users), "each rule once")
         return self
 
 
@@ -402,7 +267,7 @@ class OwnTokens(Section):
     @field_validator("url")
     @classmethod
     def _address(cls, url: str) -> str:
-        _check_secure(url)
+        check_secure(url)
         if url.endswith("/"):
             raise ValueError("an https:// address without a slash at its end")
         return url
@@ -427,7 +292,7 @@ class IdentitySection(Section):
     @model_validator(mode="after")
     def _distinct_providers(self) -> IdentitySection:
         names = (provider.entity_id for provider in self.saml)
-        _require_once("saml.{}.entityID", names, "each entityID of saml once")
+        require_once("saml.{}.entityID", names, "each entityID of saml once")
         return self
 
     @model_validator(mode="after")
@@ -477,82 +342,10 @@ def include_configuration(section: IdentitySection) -> IdentitySection:
 
 def include_certificates(section: IdentitySection) -> IdentitySection:
     """The section with the text of every `certificatesFile` in place of its name. Raises ConfigurationError."""
-    return section.model_copy(update={"saml": tuple(map(_include_certificates, section.saml))})
-
-
-def _include_certificates(provider: SAMLProvider) -> SAMLProvider:
-    file = provider.certificates_file
-    if file is None:
-        return provider
-    pem = read_file(file).decode("utf-8", errors="replace")
-    try:
-        _check_signing_certificates(pem)
-    except ValueError as error:
-        raise ConfigurationError(f"{file}: expected {error}.") from error
-    return provider.model_copy(update={"certificates": pem, "certificates_file": None})
+    return section.model_copy(update={"saml": tuple(map(include_provider_certificates, section.saml))})
 
 
 def _require_issuers_once(entries: Sequence[JWTAuthenticator]) -> None:
     urls, documents = (entry.issuer.url for entry in entries), (entry.issuer.discovery_url for entry in entries)
-    _require_once("jwt.{}.issuer.url", urls, "each issuer.url once")
-    _require_once("jwt.{}.issuer.discoveryURL", documents, "each issuer.discoveryURL once")
-
-
-def _require_once(place: str, values: Iterable[str | None], expected: str) -> None:
-    """Raise Misfit for the first value that comes again; `place` has {} where its number goes. Empty ones may."""
-    seen: set[str] = set()
-    for number, value in enumerate(values):
-        if value in seen:
-            raise Misfit(place.format(number), value, expected)
-        if value:
-            seen.add(value)
-
-
-def _check_extra_key(key: str) -> None:
-    match = _EXTRA_KEY.fullmatch(key)
-    if match is None:
-        raise ValueError("lower-case DOMAIN/PATH, as example.com/tenant")
-    if any(f".{match['domain']}".endswith(f".{domain}") for domain in (*KUBERNETES_DOMAINS, OWN_DOMAIN)):
-        raise ValueError("a domain of your own; kubernetes.io and k8s.io are Kubernetes', holdfast.dev is ours")
-
-
-def _check_secure(url: str) -> None:
-    _check_url(url)
-    if not url.startswith("https://"):
-        raise ValueError("an https:// address")
-
-
-def _check_url(url: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in {"https", "http"} or not parts.hostname or parts.port == 0:
-        raise ValueError("an https:// address")
-    if "@" in parts.netloc:
-        raise ValueError("an address without a user name or password")
-    if "?" in url or "#" in url:
-        raise ValueError("an address without a query or fragment")
-
-
-def _check_certificates(pem: str) -> None:
-    try:
-        x509.load_pem_x509_certificates(pem.encode())
-    except ValueError as error:
-        raise ValueError("certificates in PEM") from error
-
-
-def _check_signing_certificates(pem: str) -> None:
-    _check_certificates(pem)
-    certificates = x509.load_pem_x509_certificates(pem.encode())
-    if len(certificates) > MAX_PINNED_CERTIFICATES:
-        raise ValueError(f"at most {MAX_PINNED_CERTIFICATES} certificates")
-    if not all(map(_has_strong_key, certificates)):
-        raise ValueError(f"certificates with RSA keys of at least {MIN_RSA_BITS} bits, or EC keys on P-256, 384 or 521")
-
-
-def _has_strong_key(certificate: x509.Certificate) -> bool:
-    try:
-        key = certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm):
-        return False
-    if isinstance(key, rsa.RSAPublicKey):
-        return key.key_size >= MIN_RSA_BITS
-    return isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in CURVES
+    require_once("jwt.{}.issuer.url", urls, "each issuer.url once")
+    require_once("jwt.{}.issuer.discoveryURL", documents, "each issuer.discoveryURL once")

@@ -28,7 +28,7 @@ from signxml.algorithms import (
 )
 from signxml.signer import XMLSigner
 
-from holdfast.settings.identity import SAMLProvider
+from holdfast.settings.saml import SAMLProvider
 
 if TYPE_CHECKING:
     from lxml.etree import _Element

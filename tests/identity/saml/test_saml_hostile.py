@@ -64,7 +64,7 @@ from identity.saml.forging import (
 )
 
 if TYPE_CHECKING:
-    from holdfast.settings.identity import SAMLProvider
+    from holdfast.settings.saml import SAMLProvider
 
 PROVIDER = trusting()
 

@@ -12,7 +12,7 @@ from holdfast.exchange import Identity, flatten_claims
 from holdfast.identity.saml.assertion import SAMLIdentity
 from holdfast.identity.saml.mapping import GROUPS_ELSEWHERE, map_identity
 from holdfast.identity.saml.replay import require_first_use
-from holdfast.settings.identity import TRANSIENT
+from holdfast.settings.saml import TRANSIENT
 from identity.saml.forging import IDP, NOW, trusting
 
 PERSISTENT = "urn:oasis:names:tc:SAML:2.0:nameid-format:persistent"

@@ -44,7 +44,7 @@ from identity.saml.forging import (
 if TYPE_CHECKING:
     from cryptography import x509
 
-    from holdfast.settings.identity import SAMLProvider
+    from holdfast.settings.saml import SAMLProvider
 
 PROVIDER = trusting()
 TRUSTED = {PROVIDER.entity_id: PROVIDER}

@@ -22,7 +22,7 @@ from holdfast.identity.saml.document import ASSERTION, NOT_VALID, read_attribute
 if TYPE_CHECKING:
     from lxml.etree import _Element
 
-    from holdfast.settings.identity import SAMLProvider
+    from holdfast.settings.saml import SAMLProvider
 
 LEEWAY_SECONDS = 30
 BEARER = "urn:oasis:names:tc:SAML:2.0:cm:bearer"

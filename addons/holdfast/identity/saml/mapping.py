@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from holdfast.errors import Unauthorized
 from holdfast.exchange import Identity
 from holdfast.identity.mapping import MAX_EXTRA_VALUES, RESERVED_PREFIX, is_name, is_value
-from holdfast.settings.identity import TRANSIENT
+from holdfast.settings.saml import TRANSIENT
 
 if TYPE_CHECKING:
     from holdfast.identity.saml.assertion import SAMLIdentity
-    from holdfast.settings.identity import AttributeMappings, SAMLProvider
+    from holdfast.settings.saml import AttributeMappings, SAMLProvider
 
 GROUPS_ELSEWHERE = "http://schemas.microsoft.com/claims/groups.link"
 """What Entra ID writes, in place of the groups, for a user who is in more than 150."""

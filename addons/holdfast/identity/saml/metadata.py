@@ -9,7 +9,7 @@ from lxml import etree
 from holdfast.identity.saml.document import POST_BINDING, PROTOCOL
 
 if TYPE_CHECKING:
-    from holdfast.settings.identity import SAMLProvider
+    from holdfast.settings.saml import SAMLProvider
 
 MEDIA_TYPE = "application/samlmetadata+xml"
 

@@ -20,7 +20,7 @@ from lxml import etree
 from holdfast.identity.saml.document import ASSERTION, POST_BINDING, PROTOCOL
 
 if TYPE_CHECKING:
-    from holdfast.settings.identity import SAMLProvider
+    from holdfast.settings.saml import SAMLProvider
 
 MAX_RELAY_STATE_BYTES = 80
 """Bindings 3.4.3 and 3.5.3: no more need be given back."""

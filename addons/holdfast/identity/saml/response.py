@@ -76,7 +76,7 @@ if TYPE_CHECKING:
 
     from lxml.etree import _Element
 
-    from holdfast.settings.identity import SAMLProvider
+    from holdfast.settings.saml import SAMLProvider
 
 SUCCESS = "urn:oasis:names:tc:SAML:2.0:status:Success"
 
