@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+LONGEST_DETAIL = 200
+
 
 class HoldfastError(Exception):
     """The root. `code` is the HTTP status, `reason` the Status reason, `str(error)` the message."""
@@ -45,14 +47,25 @@ class BadRequest(HoldfastError):
 
 
 class Unauthorized(HoldfastError):
-    """No identity: `why` is a reason code for the record, the message is what the caller may know."""
+    """No identity: the message is what the caller may know; `why`, a reason code, and `detail` are for the record.
+
+    `detail` says what was found, or which rule it was. Callers choose much of it, so it is one line of printable text
+    of at most `LONGEST_DETAIL` characters, whatever is given.
+    """
 
     code = 401
     reason = "Unauthorized"
 
-    def __init__(self, message: str, why: str) -> None:
+    def __init__(self, message: str, why: str, detail: str = "") -> None:
         super().__init__(message)
         self.why = why
+        self.detail = _on_one_line(detail)
+
+
+def _on_one_line(text: str) -> str:
+    cut = " ".join(text[: 4 * LONGEST_DETAIL].split())
+    shown = "".join(character if character.isprintable() else "\ufffd" for character in cut)
+    return shown if len(shown) <= LONGEST_DETAIL else f"{shown[: LONGEST_DETAIL - 3]}..."
 
 
 class Forbidden(HoldfastError):

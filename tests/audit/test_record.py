@@ -33,7 +33,7 @@ from holdfast.audit.record import (
     encode_leaf,
     timestamp,
 )
-from holdfast.errors import Forbidden, Internal, Unauthorized
+from holdfast.errors import LONGEST_DETAIL, Forbidden, Internal, Unauthorized
 from holdfast.exchange import AuditID, Decision, Effect, Identity, Mask, RequestInfo
 
 numbers = st.integers() | st.floats(allow_nan=True)
@@ -66,6 +66,19 @@ def test_a_leaf_is_sorted_compact_json_without_empty_parts() -> None:
         b'{"log":"holdfast/c/r/1","mono":7,"previous":"%s","record":%s,"seq":0,"time":"2026-03-01T12:00:01.000000Z",'
         b'"version":2}' % (b"00" * 32, inner)
     )
+
+
+def test_a_refusal_without_a_detail_is_spelt_as_before_there_were_details() -> None:
+    told = Record(kind=Kind.ISSUE, at="2026-03-01T12:00:00.000000Z", refusal=describe_refusal(Unauthorized("no", "x")))
+    assert encode(told).endswith(b'"refusal":{"code":401,"message":"no","reason":"Unauthorized","why":"x"}}')
+    assert decode(place(told)).record == told
+
+
+@given(st.text())
+def test_whatever_a_caller_sent_is_a_short_line_in_the_record(text: str) -> None:
+    detail = Unauthorized("no", "x", text).detail
+    assert len(detail) <= LONGEST_DETAIL
+    assert detail.isprintable()
 
 
 def test_a_leaf_from_before_the_log_is_read() -> None:
@@ -183,6 +196,9 @@ def test_parts_take_over_what_the_stages_say() -> None:
     ruling = describe_decision(decision, {"secrets": 3})
     assert (ruling.effect, ruling.masks) == ("hold", {"secrets": 3, "tokens": 0})
     assert describe_refusal(Unauthorized("who?", "expired")).why == "expired"
+    assert describe_refusal(Unauthorized("who?", "wrong_audience", "aud: 'x'")) == Refusal(
+        code=401, reason="Unauthorized", message="who?", why="wrong_audience", detail="aud: 'x'"
+    )
     assert describe_refusal(Forbidden("no")) == Refusal(code=403, reason="Forbidden", message="no")
     (body,) = response(b"abc", "text/plain")
     assert describe_body(body) == Payload(commitment=body.commitment, size=3, media_type="text/plain")

@@ -63,7 +63,8 @@ def test_it_tells_why_a_token_is_refused_and_what_it_says_of_itself(gateway: Run
     assert ["refused", "wrong_audience"] in rows
     assert ["aud", "another"] in rows
     refused = explained(token)
-    assert refused["refused"]["why"] == "wrong_audience"
+    assert (refused["refused"]["why"], refused["refused"]["detail"]) == ("wrong_audience", "aud: 'another'")
+    assert ["because", "of", "aud:", "'another'"] in rows
     assert (refused["claimed"]["iss"], refused["claimed"]["aud"]) == (ISSUER, "another")
 
 

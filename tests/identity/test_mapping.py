@@ -184,6 +184,54 @@ def test_claims_must_meet_their_rules(rules: list[dict[str, str]], claims: dict[
     assert told in str(found)
 
 
+@pytest.mark.parametrize(
+    ("claims", "settings", "detail"),
+    [
+        (
+            {"hd": "evil.com"},
+            {"claimValidationRules": [{"claim": "sub", "requiredValue": "ada"}, {"claim": "hd"}]},
+            "claimValidationRules.1: hd is 'evil.com'",
+        ),
+        ({}, {"claimValidationRules": [{"claim": "hd"}]}, "claimValidationRules.0: hd is not there"),
+        ({"hd": ("x",)}, {"claimValidationRules": [{"claim": "hd"}]}, "claimValidationRules.0: hd is no text"),
+        (
+            {},
+            {
+                "claimValidationRules": [
+                    {"claim": "sub", "requiredValue": "ada"},
+                    {"expression": "claims.sub\n  == 'b'"},
+                ]
+            },
+            "claimValidationRules.1.expression: claims.sub == 'b'",
+        ),
+        (
+            {},
+            {"userValidationRules": [{"expression": "user.username == 'bob'"}]},
+            "userValidationRules.0.expression: user.username == 'bob'",
+        ),
+        (
+            {},
+            {"claimValidationRules": [{"expression": "claims.nope == 'x'"}]},
+            'claimValidationRules.0.expression: NOT_FOUND: Key not found in map : "nope"',
+        ),
+        (
+            {},
+            {"mappings": {"groups": {"expression": "claims.nope"}}},
+            'claimMappings.groups.expression: NOT_FOUND: Key not found in map : "nope"',
+        ),
+        (
+            {},
+            {"mappings": {"extra": [{"key": "example.com/x", "valueExpression": "claims.nope"}]}},
+            'claimMappings.extra.0.valueExpression: NOT_FOUND: Key not found in map : "nope"',
+        ),
+    ],
+)
+def test_which_rule_it_was_is_for_the_record(claims: dict[str, Any], settings: dict[str, Any], detail: str) -> None:
+    found = refusal(claims, **settings)
+    assert detail in found.detail
+    assert found.detail not in str(found)
+
+
 def test_claims_that_meet_their_rules_pass() -> None:
     rules = [{"claim": "hd", "requiredValue": "example.com"}, {"claim": "e"}, {"expression": "claims.sub == 'ada'"}]
     assert mapped({"hd": "example.com", "e": ""}, claimValidationRules=rules).username == "ada"

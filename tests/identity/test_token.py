@@ -326,6 +326,29 @@ def test_a_refusal_never_repeats_what_was_sent(why, token):
     assert not any(segment in str(refusal.value) for segment in token.split(".") if len(segment) > 8)
 
 
+@pytest.mark.parametrize(
+    ("token", "detail"),
+    [
+        (claiming(aud="other"), "aud: 'other'"),
+        (claiming(aud=["one", "two"]), "aud: 'one', 'two'"),
+        (claiming(aud=DROPPED), "aud: none"),
+        (claiming(iss="https://evil.example"), "iss: 'https://evil.example'"),
+        (claiming(iss=DROPPED), "iss: none"),
+        (claiming(iss=7), "iss: is no text"),
+        (heading(kid="ec-9"), "alg: ES256; kid: 'ec-9'"),
+        (heading(RSA_1, alg="RS256", kid=DROPPED), "alg: RS256; kid: none"),
+        (heading(alg="none"), "alg: 'none'"),
+        (heading(kid="\u202ex\r\ny"), r"alg: ES256; kid: '\u202ex\r\ny'"),
+        (claiming(aud="x" * 5000), f"aud: '{'x' * 191}..."),
+    ],
+)
+def test_what_was_found_is_for_the_record_and_not_for_the_caller(token, detail):
+    with pytest.raises(Unauthorized) as refusal:
+        verify(token)
+    assert refusal.value.detail == detail
+    assert detail not in json.dumps(refusal.value.status())
+
+
 def test_everything_wrong_with_key_or_signature_reads_the_same():
     reasons = {"bad_signature", "unknown_key", "alg_not_allowed", "malformed", "header_not_allowed"}
     for why, token in REFUSED.values():

@@ -182,3 +182,9 @@ def test_a_hold_that_is_pending_is_not_complete() -> None:
 )
 def test_durations_are_short(microseconds: int, shown: str) -> None:
     assert format_duration(microseconds) == shown
+
+
+@pytest.mark.parametrize(("detail", "told"), [("", "who? [expired]"), ("aud: 'x'", "who? [expired: aud: 'x']")])
+def test_why_a_caller_was_refused_is_told_with_what_was_found(detail: str, told: str) -> None:
+    refusal = Refusal(code=401, reason="Unauthorized", message="who?", why="expired", detail=detail)
+    assert dict(describe(tell([Entry(record(1, Kind.OUTCOME, refusal=refusal))])))["Refusal"] == told

@@ -138,9 +138,10 @@ class Held(Part, frozen=True, kw_only=True):
 
 
 class Refusal(Part, frozen=True, kw_only=True):
-    """The Status that the gateway answered with; `why` is for the record only."""
+    """The Status that the gateway answered with; `why`, a reason code, and `detail` are for the record only."""
 
     code: Count
+    detail: str = ""
     message: str
     reason: str
     why: str = ""
@@ -454,9 +455,11 @@ def describe_hold(hold: Hold) -> Held:
 
 
 def describe_refusal(error: HoldfastError) -> Refusal:
-    """Take over a refusal, with the reason code that its caller does not see."""
-    why = error.why if isinstance(error, Unauthorized) else ""
-    return Refusal(code=error.code, reason=error.reason, message=str(error), why=why)
+    """Take over a refusal, with the reason code and the detail that its caller does not see."""
+    told = Refusal(code=error.code, reason=error.reason, message=str(error))
+    if isinstance(error, Unauthorized):
+        return msgspec.structs.replace(told, why=error.why, detail=error.detail)
+    return told
 
 
 def describe_body(body: Body) -> Payload:

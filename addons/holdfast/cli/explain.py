@@ -101,9 +101,10 @@ def _read_claimed(token: str) -> dict[str, Any]:
 
 def _print_refusal(refusal: Unauthorized, claimed: dict[str, Any], output: Output) -> None:
     if output is not Output.TABLE:
-        print_value({"refused": {"why": refusal.why, "message": str(refusal)}, "claimed": _plain(claimed)}, output)
+        refused = {"why": refusal.why, "detail": refusal.detail, "message": str(refusal)}
+        print_value({"refused": refused, "claimed": _plain(claimed)}, output)
         return
-    print_pairs([("refused", refusal.why), ("told to the caller", str(refusal))])
+    print_pairs([("refused", refusal.why), ("because of", refusal.detail), ("told to the caller", str(refusal))])
     if claimed:
         typer.echo("\nWhat the token says of itself, believed or not:")
         print_pairs((name, _tell(name, value)) for name, value in claimed.items())

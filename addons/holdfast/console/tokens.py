@@ -23,7 +23,6 @@ from starlette.routing import Route
 
 from holdfast.audit.record import Entry, Issued, Kind, Record, describe_caller, describe_refusal, timestamp
 from holdfast.errors import BadRequest, ConfigurationError, HoldfastError, TooLarge, Unauthorized, Unavailable
-from holdfast.identity.denylist import REVOKED
 from holdfast.identity.own_tokens import MintedToken, mint
 from holdfast.serving import read_body
 
@@ -140,8 +139,10 @@ class TokenService:
     async def issue(self, identity: Identity, grant: str) -> MintedToken:
         """Give a token of ours to somebody who is known. Raises OAuthError, Unavailable."""
         now = self._clock()
-        if self._authenticator.is_revoked(identity):
-            raise OAuthError("invalid_grant", REVOKED, Unauthorized(REVOKED, "revoked"))
+        try:
+            self._authenticator.require_allowed(identity)
+        except Unauthorized as error:
+            raise OAuthError("invalid_grant", str(error), error) from error
         try:
             key = await asyncio.to_thread(self._signing_key, now.timestamp())
         except ConfigurationError as fault:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from holdfast.errors import Unauthorized
 from holdfast.hooks.fail_closed import fail_closed, fail_closed_even_refused
-from holdfast.identity.denylist import REVOKED
 from holdfast.kube.headers import presented_authorization
 
 if TYPE_CHECKING:
@@ -39,8 +38,8 @@ class Identified:
     @fail_closed
     def response_body(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         """Keep back the answer of a call whose caller was revoked while it was under way; a stream is cut instead."""
-        if exchange.identity is not None and self.gateway.authenticator.is_revoked(exchange.identity):
-            raise Unauthorized(REVOKED, "revoked")
+        if exchange.identity is not None:
+            self.gateway.authenticator.require_allowed(exchange.identity)
 
     async def _verify(self, exchange: Exchange) -> Identity:
         authorization = presented_authorization(exchange.wire.headers)

@@ -22,7 +22,7 @@ from holdfast.identity.discovery import IssuerDown, choose_loader
 from holdfast.identity.key_source import KeySource
 from holdfast.identity.keys import KeySet
 from holdfast.identity.mapping import UserMapper
-from holdfast.identity.token import Mapper, UnverifiedToken, parse_token, verify_token
+from holdfast.identity.token import Mapper, UnverifiedToken, parse_token, unknown_issuer, verify_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,6 +107,10 @@ class Authenticator:
             raise Unauthorized("the token is one of the gateway's own already", "own_token")
         return await self.authenticate(SCHEME + text)
 
+    def require_allowed(self, identity: Identity) -> None:
+        """Raise Unauthorized when the identity, whose token is good, is let in no more."""
+        self.denylist.require_allowed(identity, self._clock())
+
     def is_revoked(self, identity: Identity) -> bool:
         """Whether the identity, whose token is good, is let in no more."""
         return self.denylist.find(identity, self._clock()) is not None
@@ -121,14 +125,14 @@ class Authenticator:
         if token is None:
             raise self._refuse_missing(authorization)
         identity = self._recall(token) or await self._verify(token)
-        self.denylist.require_allowed(identity, self._clock())
+        self.require_allowed(identity)
         return identity
 
     async def _verify(self, text: str) -> Identity:
         token = await self._in_turn(lambda: parse_token(text))
         source = self._sources.get(token.issuer)
         if source is None:
-            raise Unauthorized("the token's issuer is not trusted here", "unknown_issuer")
+            raise unknown_issuer(token.issuer)
         keys = await self._find_keys(source, token)
         mapper = self._mappers[token.issuer]
         identity = await self._in_turn(lambda: verify_token(token, mapper, keys, self._clock()))

@@ -77,5 +77,6 @@ class Denylist:
 
     def require_allowed(self, identity: Identity, now: float) -> None:
         """Raise Unauthorized when something refuses this identity; `now` is in seconds since the epoch."""
-        if self.find(identity, now) is not None:
-            raise Unauthorized(REVOKED, "revoked")
+        found = self.find(identity, now)
+        if found is not None:
+            raise Unauthorized(REVOKED, "revoked", f"{found.id}: {found.scope} {found.value!r}")

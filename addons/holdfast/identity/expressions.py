@@ -73,9 +73,10 @@ class Values:
 class Expression:
     """One compiled expression."""
 
-    def __init__(self, text: str, variable: str, kinds: frozenset[str]) -> None:
-        """`variable` is CLAIMS or USER. Raises ValueError with what is wrong with the text."""
+    def __init__(self, text: str, variable: str, kinds: frozenset[str], setting: str = "") -> None:
+        """`variable` is CLAIMS or USER, `setting` where it stands. Raises ValueError with what is wrong with it."""
         self.text = text
+        self.setting = setting
         if len(text) > LONGEST_EXPRESSION:
             raise ValueError(f"is longer than {LONGEST_EXPRESSION} characters")
         escaped = _ESCAPED.search(text)

@@ -87,7 +87,7 @@ class UserMapper:
 
     def _require(self, field_name: str, text: str, kinds: frozenset[str], variable: str = CLAIMS) -> Expression:
         try:
-            return Expression(text, variable, kinds)
+            return Expression(text, variable, kinds, field_name)
         except ValueError as error:
             raise self._faulty(field_name, f"the expression {text!r} {error}") from error
 
@@ -109,7 +109,7 @@ class UserMapper:
     def _map_username(self, claims: Mapping[str, Any], values: Values) -> str:
         mapping = self._authenticator.claim_mappings.username
         if self._username is not None:
-            name = _evaluate(self._username, values, "user name")
+            name = _evaluate(self._username, values, "what its user name is made of")
         else:
             name = claims.get(mapping.claim)
             if mapping.claim == "email" and claims.get("email_verified", True) is not True:
@@ -126,7 +126,7 @@ class UserMapper:
     def _map_groups(self, claims: Mapping[str, Any], values: Values) -> tuple[str, ...]:
         mapping = self._authenticator.claim_mappings.groups
         if self._groups is not None:
-            groups = _read_texts(_evaluate(self._groups, values, "groups"))
+            groups = _read_texts(_evaluate(self._groups, values, "what its groups are made of"))
         elif mapping.claim:
             groups = read_strings(claims, mapping.claim)
         else:
@@ -161,7 +161,7 @@ class UserMapper:
     def _map_uid(self, claims: Mapping[str, Any], values: Values) -> str:
         mapping = self._authenticator.claim_mappings.uid
         if self._uid is not None:
-            uid = _evaluate(self._uid, values, "uid")
+            uid = _evaluate(self._uid, values, "what its uid is made of")
         elif mapping.claim:
             uid = claims.get(mapping.claim)
         else:
@@ -176,7 +176,7 @@ class UserMapper:
         if is_name(token_id):
             extra[CREDENTIAL_ID] = (CREDENTIAL_PREFIX + token_id,)
         for key, expression in self._extra:
-            found = _read_texts(_evaluate(expression, values, key))
+            found = _read_texts(_evaluate(expression, values, f"what its {key} is made of"))
             if found is None or len(found) > MAX_EXTRA_VALUES or not all(map(is_value, found)):
                 raise Unauthorized(f"the token gives no usable value for {key}", "bad_claim")
             if found:
@@ -184,9 +184,13 @@ class UserMapper:
         return extra
 
     def _check_claims(self, claims: Mapping[str, Any], values: Values) -> None:
-        for rule in self._authenticator.claim_validation_rules:
+        for place, rule in enumerate(self._authenticator.claim_validation_rules):
             if rule.claim and claims.get(rule.claim) != rule.required_value:
-                raise Unauthorized(f"the token's {rule.claim} is not the one that is asked for here", "claim_rule")
+                raise Unauthorized(
+                    f"the token's {rule.claim} is not the one that is asked for here",
+                    "claim_rule",
+                    f"claimValidationRules.{place}: {rule.claim} {_tell_claim(claims, rule.claim)}",
+                )
         for expression, message in self._claim_rules:
             _require_true(expression, values, message, "claim_rule")
 
@@ -204,16 +208,25 @@ class UserMapper:
         return name
 
 
-def _evaluate(expression: Expression, values: Values, what: str) -> Any:
+def _evaluate(expression: Expression, values: Values, lacking: str) -> Any:
     try:
         return expression.evaluate(values)
     except NotEvaluated as error:
-        raise Unauthorized(f"the token lacks what its {what} is made of", "expression_failed") from error
+        detail = f"{expression.setting}: {error}"
+        raise Unauthorized(f"the token lacks {lacking}", "expression_failed", detail) from error
 
 
 def _require_true(expression: Expression, values: Values, message: str, why: str) -> None:
-    if _evaluate(expression, values, "approval") is not True:
-        raise Unauthorized(message or "the token does not meet the rules for its issuer", why)
+    if _evaluate(expression, values, "what a rule of its issuer asks for") is not True:
+        detail = f"{expression.setting}: {expression.text}"
+        raise Unauthorized(message or "the token does not meet the rules for its issuer", why, detail)
+
+
+def _tell_claim(claims: Mapping[str, Any], name: str) -> str:
+    value = claims.get(name)
+    if value is None:
+        return "is not there"
+    return f"is {value!r}" if isinstance(value, str) else "is no text"
 
 
 def _source(mapping: PrefixedClaimOrExpression | ClaimOrExpression) -> str:

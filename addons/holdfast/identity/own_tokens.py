@@ -126,7 +126,11 @@ class OwnTokenMapper:
         """
         identity = read_identity(claims, expires_at)
         if identity.issuer not in self._trusted:
-            raise Unauthorized("the token was made of one whose issuer is not trusted here", "unknown_issuer")
+            raise Unauthorized(
+                "the token was made of one whose issuer is not trusted here",
+                "unknown_issuer",
+                f"issuer: {identity.issuer!r}",
+            )
         token_id = claims.get("jti")
         if not isinstance(token_id, str):
             raise Unauthorized("the token has no ID", "bad_claim")

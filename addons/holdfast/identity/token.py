@@ -97,13 +97,18 @@ def verify_token(token: UnverifiedToken, mapper: Mapper, keys: KeySet, now: floa
     """
     issuer = mapper.issuer
     if token.issuer != issuer.url:
-        raise Unauthorized("the token's issuer is not trusted here", "unknown_issuer")
+        raise unknown_issuer(token.issuer)
     _verify_signature(token, issuer, keys)
     _check_trust_domain(token.claims, issuer)
     expires_at = _check_times(token.claims, issuer.max_lifetime_seconds, now)
     _check_audience(token.claims, issuer)
     _check_unbound(token.claims)
     return mapper.identify(token.claims, float(expires_at))
+
+
+def unknown_issuer(issuer: str) -> Unauthorized:
+    """The refusal of a token whose issuer is not configured."""
+    return Unauthorized("the token's issuer is not trusted here", "unknown_issuer", f"iss: {issuer!r}")
 
 
 def _read_segments(text: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -135,7 +140,8 @@ def _read_issuer(claims: Mapping[str, Any]) -> str:
     if "iss" not in claims and isinstance(subject, str) and subject.startswith(SPIFFE):
         return SPIFFE + subject.removeprefix(SPIFFE).partition("/")[0]
     if not isinstance(issuer, str):
-        raise Unauthorized("the token names no issuer", "unknown_issuer")
+        found = "is no text" if "iss" in claims else "none"
+        raise Unauthorized("the token names no issuer", "unknown_issuer", f"iss: {found}")
     return issuer
 
 
@@ -147,10 +153,11 @@ def _check_trust_domain(claims: Mapping[str, Any], issuer: Issuer) -> None:
 
 def _verify_signature(token: UnverifiedToken, issuer: Issuer, keys: KeySet) -> None:
     if token.algorithm not in issuer.algorithms:
-        raise Unauthorized(NOT_VALID, "alg_not_allowed")
+        raise Unauthorized(NOT_VALID, "alg_not_allowed", f"alg: {token.algorithm!r}")
     key = keys.find(token.algorithm, token.key_id)
     if key is None:
-        raise Unauthorized(NOT_VALID, "unknown_key")
+        named = "none" if token.key_id is None else repr(token.key_id)
+        raise Unauthorized(NOT_VALID, "unknown_key", f"alg: {token.algorithm}; kid: {named}")
     try:
         jws.verify(token.text, key, [token.algorithm])
     except JOSEError as error:
@@ -185,7 +192,8 @@ def _check_audience(claims: Mapping[str, Any], issuer: Issuer) -> None:
     if audiences is None:
         raise Unauthorized("the token's aud is neither a string nor a list of strings", "bad_claim")
     if set(issuer.audiences).isdisjoint(audiences):
-        raise Unauthorized("the token is for another audience; get one for this gateway", "wrong_audience")
+        found = f"aud: {', '.join(map(repr, audiences)) or 'none'}"
+        raise Unauthorized("the token is for another audience; get one for this gateway", "wrong_audience", found)
 
 
 def _check_unbound(claims: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from holdfast.audit.record import Kind
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from holdfast.audit.record import CallRow, Payload, Record
+    from holdfast.audit.record import CallRow, Payload, Record, Refusal
     from holdfast.audit.store import CallStory
 
 NOBODY = "(nobody)"
@@ -175,12 +175,7 @@ def _describe_end(story: CallStory) -> Iterator[tuple[str, str]]:
     yield "Verdict", row.verdict
     yield "Status", str(row.code) if row.code is not None else ""
     if last.refusal is not None:
-        yield (
-            "Refusal",
-            " ".join(
-                part for part in (last.refusal.message, f"[{last.refusal.why}]" if last.refusal.why else "") if part
-            ),
-        )
+        yield "Refusal", _describe_refusal(last.refusal)
     if last.exec and last.exec.exit_code is not None:
         yield "Exit code", str(last.exec.exit_code)
     yield "Stream", _describe_stream(story)
@@ -189,6 +184,11 @@ def _describe_end(story: CallStory) -> Iterator[tuple[str, str]]:
         yield "Waited", format_duration(last.timing.held)
     yield "Error", last.error
     yield "Outcome", "" if row.complete else "unknown: no outcome is recorded"
+
+
+def _describe_refusal(refusal: Refusal) -> str:
+    why = ": ".join(filter(None, (refusal.why, refusal.detail)))
+    return " ".join(filter(None, (refusal.message, f"[{why}]" if why else "")))
 
 
 def format_duration(microseconds: int) -> str:

@@ -600,6 +600,19 @@ def test_a_good_response_for_another_provider(why: str, provider: SAMLProvider) 
     assert refuse(GOOD, provider).why == why
 
 
+@pytest.mark.parametrize(
+    ("provider", "detail"),
+    [
+        (trusting(entityID="https://other.example"), f"Issuer: {IDP!r}"),
+        (trusting(serviceProviderEntityID=SP + "2"), f"Audience: {SP!r}"),
+    ],
+)
+def test_what_was_found_is_for_the_record_and_not_for_the_caller(provider: SAMLProvider, detail: str) -> None:
+    refusal = refuse(GOOD, provider)
+    assert refusal.detail == detail
+    assert detail not in str(refusal)
+
+
 GRANTS = [
     ("a response", "malformed", GOOD),
     ("unsigned", "unsigned", GRANT.encode()),

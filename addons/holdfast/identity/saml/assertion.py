@@ -106,7 +106,9 @@ def _check_issuer(element: _Element, provider: SAMLProvider) -> None:
     """Require that the element names the provider, letter for letter."""
     issuer = element.find(_ISSUER)
     if issuer is None or read_text(issuer) != provider.entity_id or issuer.get("Format", ENTITY) != ENTITY:
-        raise Unauthorized("the SAML message's issuer is not the one that is trusted here", "unknown_issuer")
+        found = "none" if issuer is None else repr(read_text(issuer))
+        detail = f"Issuer: {found}"
+        raise Unauthorized("the SAML message's issuer is not the one that is trusted here", "unknown_issuer", detail)
 
 
 def _read_instant(element: _Element, name: str) -> float:
@@ -171,7 +173,9 @@ def _check_conditions(conditions: _Element, terms: Terms, now: float) -> float:
         raise Unauthorized("the assertion has a condition that is not known here", "unknown_condition")
     restrictions = _having(children, _AUDIENCE_RESTRICTION)
     if not restrictions or not all(_names_us(restriction, terms) for restriction in restrictions):
-        raise Unauthorized("the assertion is for another audience; get one for this gateway", "wrong_audience")
+        named = [repr(read_text(audience)) for restriction in restrictions for audience in read_children(restriction)]
+        detail = f"Audience: {', '.join(named) or 'none'}"
+        raise Unauthorized("the assertion is for another audience; get one for this gateway", "wrong_audience", detail)
     return until
 
 

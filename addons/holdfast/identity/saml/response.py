@@ -137,9 +137,11 @@ def _choose_provider(assertion: _Element, providers: Mapping[str, SAMLProvider])
     issuer = assertion.find(f"{ASSERTION}Issuer")
     if issuer is None:
         raise Unauthorized(NOT_VALID, "malformed")
-    provider = providers.get(read_text(issuer))
+    named = read_text(issuer)
+    provider = providers.get(named)
     if provider is None:
-        raise Unauthorized("the SAML message's issuer is not one that is trusted here", "unknown_issuer")
+        detail = f"Issuer: {named!r}"
+        raise Unauthorized("the SAML message's issuer is not one that is trusted here", "unknown_issuer", detail)
     return provider
 
 
