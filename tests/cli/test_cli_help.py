@@ -65,6 +65,7 @@ def test_the_commands_are_these() -> None:
         "audit reconcile",
         "audit reader-role",
         "audit migrate-store",
+        "identity log",
         "policy check",
         "witness serve",
         "witness keys",

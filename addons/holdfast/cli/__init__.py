@@ -12,6 +12,7 @@
     kubeconfig    kubeconfig
     explain       identity explain
     identity      identity revoke | restore | revocations
+    identity_log  identity log
     policy        policy check
     doctor        doctor, with one function per check in `checks`, and who could read a key in `permissions`
 

@@ -11,6 +11,7 @@ import typer
 
 from holdfast.cli.audit.maintenance import LOCK_FILE, RequestedBy, open_log, open_store, who_runs_this
 from holdfast.cli.explain import explain
+from holdfast.cli.identity_log import list_log
 from holdfast.cli.options import ConfigFile, OutputFormat, parse_age, read_settings, require_reason
 from holdfast.cli.output import Output, print_table, print_value
 from holdfast.errors import ConfigurationError, HoldfastError
@@ -27,6 +28,7 @@ COLUMNS = ("ID", "SCOPE", "VALUE", "ISSUER", "UNTIL", "BY", "REASON")
 
 app = typer.Typer(help="Who somebody is for the gateway, and whom it lets in no more.", no_args_is_help=True)
 app.command()(explain)
+app.command("log")(list_log)
 
 
 @app.command()

@@ -4,6 +4,7 @@ tables     the tables, and which columns are derived from what
 ledger     writing: a batch of leaves, their bodies and a signed checkpoint in one transaction
 search     finding calls by their columns, in any number of them
 following  new calls as they end
+admissions who was given a token or refused one, shut out or let in again
 calls      reading: calls listed, filtered and told
 naming     a call by the beginning of its audit ID
 schema     what stands in the place of the tables, and beside them

@@ -237,8 +237,8 @@ class CallSearch:
 
     def _tune(self, *, gathers: bool) -> None:
         """In Postgres, leave only the plans that are meant: what was found is gathered, or an index is walked along."""
-        if self._is_partitioned and gathers is not self._tuned:
-            self._connection.execute(_TUNING, {"gathers": "on" if gathers else "off"})
+        if gathers is not self._tuned:
+            tune(self._connection, gathers=gathers)
             self._tuned = gathers
 
     def _find_callers(self) -> tuple[str, ...]:
@@ -275,6 +275,12 @@ class CallSearch:
         if len(callers) > FEW_CALLERS:
             return _Wish(column.in_(_having_all(self._filters.claims)))
         return _Wish(column.in_(callers), (calls.c.caller.in_(callers),), in_order=len(callers) == 1)
+
+
+def tune(connection: Connection, *, gathers: bool) -> None:
+    """In Postgres, for the rest of the transaction: what is found is gathered, or else an index is walked along."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(_TUNING, {"gathers": "on" if gathers else "off"})
 
 
 def _is_one_of(callers: tuple[str, ...]) -> ColumnElement[bool]:

@@ -8,7 +8,7 @@ call arrived.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Named, Table, Text, TypedColumns, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Index, Named, Table, Text, TypedColumns, UniqueConstraint, literal_column
 
 from holdfast.audit.record import CallRow
 from holdfast.database import Code, metadata
@@ -145,6 +145,17 @@ CALL_ROW = tuple(calls.c[name] for name in CallRow.__struct_fields__)
 
 Index("logs_by_replica", logs.c.replica, logs.c.epoch)
 Index("records_by_call", records.c.call_id)
+OF_ADMISSIONS = records.c.kind.in_([literal_column("'issue'"), literal_column("'revoke'")])
+"""Of the records that `admissions` lists, spelt as their index is: or databases do not see that it has them all."""
+
+Index(
+    "records_of_admissions",
+    records.c.at,
+    records.c.log,
+    records.c.seq,
+    sqlite_where=OF_ADMISSIONS,
+    postgresql_where=OF_ADMISSIONS,
+)
 Index("calls_by_id", calls.c.audit_id)
 FOUND_BY = (
     "verdict",

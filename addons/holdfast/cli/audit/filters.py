@@ -98,8 +98,8 @@ class FilterOptions:
             verdict=self.verdict.value if self.verdict else "",
             rule=self.rule,
             hold=self.hold,
-            since=_read_moment(self.since, now, "--since"),
-            until=_read_moment(self.until, now, "--until"),
+            since=read_moment(self.since, now, "--since"),
+            until=read_moment(self.until, now, "--until"),
         )
 
 
@@ -140,7 +140,11 @@ def suggest_resources(asked: str, there: Collection[str]) -> list[str]:
     return [f"{name}{slash}{subresource}" for name in meant[:SUGGESTED]]
 
 
-def _read_moment(text: str, now: datetime, option: str) -> datetime | None:
+def read_moment(text: str, now: datetime, option: str) -> datetime | None:
+    """Read the value of --since or --until, None where there is none; say which moment a day's name means.
+
+    Raises ConfigurationError.
+    """
     if not text:
         return None
     moment = parse_since(text, now, option)
