@@ -18,6 +18,7 @@ import pytest
 from console.test_tokens import Writer
 from holdfast.audit.record import Kind
 from holdfast.console.application import ApprovalsAPI
+from holdfast.console.refusals import Refusals
 from holdfast.console.saml import AUTHORIZATION_CODE, CODE_SECONDS, LOGIN_SECONDS, SAML_BEARER, SAMLService
 from holdfast.console.tokens import TokenService
 from holdfast.database import Database
@@ -74,9 +75,10 @@ class World:
         self.writer = Writer()
         self.database = Database.open(f"sqlite:///{self.folder / 'audit.db'}")
         used = UsedAssertions(self.database, lambda: self.now)
-        saml = SAMLService(URL, self.providers, used, self.keys, self.writer, clock=lambda: self.now)
+        refusals = Refusals(self.writer)
+        saml = SAMLService(URL, self.providers, used, self.keys, refusals, clock=lambda: self.now)
         clock = lambda: datetime.fromtimestamp(self.now, UTC)  # noqa: E731
-        service = TokenService(SETTINGS, self.keys, self.authenticator, self.writer, clock, saml)
+        service = TokenService(SETTINGS, self.keys, self.authenticator, self.writer, refusals, clock, saml)
         decisions: Any = None
         self.application = ApprovalsAPI(self.authenticator, decisions, service).application()
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(self.application), base_url=URL)
@@ -204,7 +206,7 @@ async def test_a_response_is_good_once(tmp_path: Path, monkeypatch: pytest.Monke
     ],
 )
 async def test_what_is_refused_goes_back_as_an_error_and_without_a_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, document: bytes
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, document: bytes
 ) -> None:
     async with opened(tmp_path, monkeypatch) as world:
         back = told(await world.answer(await world.relay_state(), document))
@@ -212,6 +214,7 @@ async def test_what_is_refused_goes_back_as_an_error_and_without_a_code(
         assert "code" not in back
         (entry,) = world.writer.entries
         assert entry.record.refusal.why
+        assert f"refused: saml-login, {entry.record.refusal.why};" in caplog.text
 
 
 @pytest.mark.parametrize("relay_state", ["", "unknown"])

@@ -14,6 +14,7 @@ import pytest
 from console.world import ISSUER
 from holdfast.audit.record import Kind
 from holdfast.console.application import ApprovalsAPI
+from holdfast.console.refusals import Refusals
 from holdfast.console.tokens import TOKEN_EXCHANGE, TokenService
 from holdfast.errors import Unavailable
 from holdfast.identity.authenticator import Authenticator
@@ -64,7 +65,14 @@ class Endpoint:
         self.authenticator = Authenticator(section, own, clock=lambda: now)
         self.writer = Writer()
         moment = datetime.fromtimestamp(now, UTC)
-        service = TokenService(SETTINGS, keys, self.authenticator, self.writer, lambda: moment)
+        service = TokenService(
+            SETTINGS,
+            keys,
+            self.authenticator,
+            self.writer,
+            Refusals(self.writer, monotonic=lambda: now),
+            lambda: moment,
+        )
         decisions: Any = None
         self.application = ApprovalsAPI(self.authenticator, decisions, service).application()
 
@@ -169,7 +177,7 @@ async def test_the_line_end_of_a_file_is_no_part_of_the_token(tmp_path: Path, en
         assert (await endpoint.ask(subject_token=f"{end}{endpoint.issuer.mint('ada')}{end}")).status_code == 200
 
 
-async def test_a_stranger_and_one_of_ours_get_nothing(tmp_path: Path) -> None:
+async def test_a_stranger_and_one_of_ours_get_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with started(tmp_path) as endpoint:
         ours = (await endpoint.ask()).json()["access_token"]
         for token in (DevIssuer(ISSUER).mint("ada"), DevIssuer("https://evil.test").mint("ada"), ours):
@@ -177,6 +185,8 @@ async def test_a_stranger_and_one_of_ours_get_nothing(tmp_path: Path) -> None:
             assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
         told = [entry.record.refusal.why for entry in endpoint.writer.entries if entry.record.refusal]
         assert told == ["unknown_key", "unknown_issuer", "own_token"]
+        (line,) = caplog.messages
+        assert line == "refused: token-exchange, unknown_key; `holdfast identity log` tells more"
 
 
 async def test_nothing_is_given_that_is_not_on_record(tmp_path: Path) -> None:

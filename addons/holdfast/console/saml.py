@@ -29,7 +29,7 @@ from urllib.parse import urlencode
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from holdfast.console.tokens import NO_STORE, OAuthError, read_form, read_proof, refusal_entry
+from holdfast.console.tokens import NO_STORE, OAuthError, read_form, read_proof
 from holdfast.errors import BadRequest, Unauthorized
 from holdfast.exchange import Identity
 from holdfast.identity.own_tokens import read_identity, tell_identity
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from holdfast.console.decisions import Appender
+    from holdfast.console.refusals import Refusals
     from holdfast.console.tokens import Grant
     from holdfast.identity.saml.replay import UsedAssertions
     from holdfast.identity.saml.request import Form
@@ -99,7 +99,7 @@ class SAMLService:
         providers: Sequence[SAMLProvider],
         used: UsedAssertions,
         keys: TokenKeys,
-        writer: Appender,
+        refusals: Refusals,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -107,7 +107,7 @@ class SAMLService:
         self._providers = {provider.entity_id: provider for provider in providers}
         self._used = used
         self._keys = keys
-        self._writer = writer
+        self._refusals = refusals
         self._clock = clock
 
     def routes(self) -> list[Route]:
@@ -199,7 +199,7 @@ class SAMLService:
         try:
             identity = await asyncio.to_thread(self._verify_response, posted, login)
         except Unauthorized as refusal:
-            await self._writer.append(refusal_entry(refusal, datetime.fromtimestamp(self._clock(), UTC)))
+            await self._refusals.tell("saml-login", refusal, datetime.fromtimestamp(self._clock(), UTC))
             told = {"error": "access_denied", "error_description": str(refusal), "state": login.state}
             return self._send_back(login.redirect_uri, **told)
         code = _Code(secrets.token_urlsafe(16), login.redirect_uri, login.challenge, identity)

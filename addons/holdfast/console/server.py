@@ -17,6 +17,7 @@ from holdfast.audit.store.ledger import LedgerStore
 from holdfast.audit.trees import LedgerTrees
 from holdfast.console.application import ApprovalsAPI
 from holdfast.console.decisions import Decisions
+from holdfast.console.refusals import Refusals
 from holdfast.console.saml import SAMLService
 from holdfast.console.tokens import TokenService
 from holdfast.database import Database
@@ -92,8 +93,9 @@ def _open_tokens(
     if own is None:
         return None
     keys = TokenKeys(settings.token_key_folder)
-    saml = SAMLService(own.url, providers, UsedAssertions(database), keys, writer) if providers else None
-    return TokenService(own, keys, authenticator, writer, _now, saml)
+    refusals = Refusals(writer)
+    saml = SAMLService(own.url, providers, UsedAssertions(database), keys, refusals) if providers else None
+    return TokenService(own, keys, authenticator, writer, refusals, _now, saml)
 
 
 def _now() -> datetime:

@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from holdfast.audit.record import Entry, Issued, Kind, Record, describe_caller, describe_refusal, timestamp
+from holdfast.audit.record import Entry, Issued, Kind, Record, describe_caller, timestamp
 from holdfast.errors import BadRequest, ConfigurationError, HoldfastError, TooLarge, Unauthorized, Unavailable
 from holdfast.identity.own_tokens import MintedToken, mint
 from holdfast.serving import read_body
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from holdfast.console.decisions import Appender
+    from holdfast.console.refusals import Refusals
     from holdfast.console.saml import SAMLService
     from holdfast.exchange import Identity
     from holdfast.identity.authenticator import Authenticator
@@ -83,6 +84,7 @@ class TokenService:
         keys: TokenKeys,
         authenticator: Authenticator,
         writer: Appender,
+        refusals: Refusals,
         clock: Callable[[], datetime],
         saml: SAMLService | None = None,
     ) -> None:
@@ -94,6 +96,7 @@ class TokenService:
         self._keys = keys
         self._authenticator = authenticator
         self._writer = writer
+        self._refusals = refusals
         self._clock = clock
         self._prepared_at = -math.inf
 
@@ -119,7 +122,7 @@ class TokenService:
             return await self.issue(identity, name)
         except OAuthError as error:
             if error.refusal is not None:
-                await self._writer.append(refusal_entry(error.refusal, self._clock()))
+                await self._refusals.tell(_name(form["grant_type"]), error.refusal, self._clock())
             raise
 
     async def _take_token(self, form: Mapping[str, str]) -> tuple[Identity, str]:
@@ -198,9 +201,9 @@ class TokenService:
         return JSONResponse(answer, headers=NO_STORE)
 
 
-def refusal_entry(refusal: Unauthorized, now: datetime) -> Entry:
-    """Somebody was given no token, and why."""
-    return Entry(Record(kind=Kind.ISSUE, at=timestamp(now), refusal=describe_refusal(refusal)))
+def _name(grant_type: str) -> str:
+    """The last word of a URN."""
+    return grant_type.rpartition(":")[2]
 
 
 def read_proof(form: Mapping[str, str], name: str) -> str:
