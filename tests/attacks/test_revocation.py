@@ -276,10 +276,22 @@ def test_no_call_passes_until_it_is_lifted(target: Target) -> None:
 
 def test_a_revocation_is_on_record_and_listed(target: Target) -> None:
     first = revoke(target, "--subject", "agent", "--for", "8h", "--requested-by", "carol")
-    twice = target.gateway.holdfast("identity", "revoke", "--subject", "agent", "--reason", "x")
+    twice = target.gateway.holdfast("identity", "revoke", "--subject", "agent", "--reason", "x", "--for", "7h")
     assert (twice.returncode, f"{first['id']} revokes it already" in twice.stderr) == (1, True)
     listed = json.loads(target.gateway.holdfast("identity", "revocations", "-o", "json").stdout)
     assert listed["revocations"] == [first]
+    longer = revoke(target, "--subject", "agent", "--requested-by", "dora")
+    assert (longer["id"], longer["until"], longer["revokedBy"]) == (first["id"], None, "dora")
+    listed = json.loads(target.gateway.holdfast("identity", "revocations", "-o", "json").stdout)
+    assert listed["revocations"] == [longer]
+    lifted = target.gateway.holdfast("identity", "restore", "r-", "--reason", "over", "--requested-by", "erin")
+    assert (lifted.returncode, first["id"] in lifted.stdout) == (0, True)
+    told = json.loads(target.gateway.holdfast("identity", "log", "-o", "json").stdout)["log"]
+    assert [(each["kind"], each["revocationID"], each["by"], bool(each["until"])) for each in told] == [
+        ("lifted", first["id"], "erin", False),
+        ("revoked", first["id"], "dora", False),
+        ("revoked", first["id"], "carol", True),
+    ]
     verdict = target.gateway.holdfast("audit", "verify", "-o", "json")
     assert json.loads(verdict.stdout)["verdict"] == "UNANCHORED"
 

@@ -77,11 +77,11 @@ def test_revocations_are_kept_listed_and_lifted(database: Database) -> None:
     for revocation in (later, two, ONE):
         store.add(revocation)
     assert store.all() == [ONE, two, later]
-    assert store.get("r-2") == two
+    assert store.get("r-2", NOW) == two
     store.remove("r-2")
     assert store.all() == [ONE, later]
     with pytest.raises(NotFound, match="no revocation r-2"):
-        store.get("r-2")
+        store.get("r-2", NOW)
 
 
 def test_what_is_revoked_cannot_be_revoked_again(database: Database) -> None:
@@ -89,10 +89,10 @@ def test_what_is_revoked_cannot_be_revoked_again(database: Database) -> None:
     store.add(ONE)
     again = replace(ONE, id="r-2", reason="again")
     with pytest.raises(Conflict, match="r-1 revokes it already"):
-        store.require_new(again)
+        store.find_shorter(again)
     with pytest.raises(Conflict, match="revoked already"):
         store.add(again)
-    store.require_new(replace(again, issuer="https://other.test"))
+    assert store.find_shorter(replace(again, issuer="https://other.test")) is None
     assert store.all() == [ONE]
 
 
@@ -100,16 +100,53 @@ def test_a_revocation_whose_time_is_over_does_not_stand_in_the_way_of_the_next(d
     store = RevocationStore(database)
     store.add(replace(ONE, until=NOON + timedelta(hours=1)))
     store.add(replace(ONE, id="r-2", value="bob", until=NOON + timedelta(hours=1)))
-    early = replace(ONE, id="r-3", revoked_at=NOON + timedelta(minutes=59))
+    early = replace(ONE, id="r-3", revoked_at=NOON + timedelta(minutes=59), until=NOON + timedelta(hours=1))
     with pytest.raises(Conflict, match=r"r-1 revokes it already, until 2.*:00:00Z; `holdfast identity restore r-1`"):
-        store.require_new(early)
+        store.find_shorter(early)
     with pytest.raises(Conflict, match="revoked already"):
         store.add(early)
     again = replace(ONE, id="r-4", revoked_at=NOON + timedelta(hours=1))
-    store.require_new(again)
+    assert store.find_shorter(again) is None
     store.add(again)
     assert [each.id for each in store.all()] == ["r-2", "r-4"]
     assert Denylist(store.all()).find(CALLER, (NOON + timedelta(hours=2)).timestamp()) == again
+
+
+@pytest.mark.parametrize("until", [NOON + timedelta(hours=2), None], ids=["longer", "without end"])
+def test_a_longer_revocation_takes_the_place_of_a_shorter_one(database: Database, until: datetime | None) -> None:
+    store, shorter = RevocationStore(database), replace(ONE, until=NOON + timedelta(hours=1))
+    store.add(shorter)
+    store.add(replace(shorter, id="r-2", value="bob"))
+    longer = replace(ONE, reason="longer", revoked_at=NOON + timedelta(minutes=1), until=until)
+    assert store.find_shorter(longer) == shorter
+    store.add(longer)
+    assert [each for each in store.all() if each.value == ONE.value] == [longer]
+    assert len(store.all()) == 2
+    for other in (shorter, replace(longer, until=NOON + timedelta(minutes=90)), longer):
+        with pytest.raises(Conflict, match=r"r-1 revokes it already"):
+            store.find_shorter(other)
+        with pytest.raises(Conflict, match="revoked already"):
+            store.add(other)
+    assert longer in store.all()
+
+
+def test_a_revocation_is_named_by_the_beginning_of_its_id(database: Database) -> None:
+    store = RevocationStore(database)
+    over = replace(ONE, id="r-aa00", value="over", until=NOON)
+    named = [replace(ONE, id=name, value=name) for name in ("r-ab12", "r-ab34", "r-ab3456")]
+    for revocation in (over, *named):
+        store.add(revocation)
+    assert [store.get(name, NOW).id for name in ("r-ab1", "ab1", "r-ab34", "r-ab345")] == [
+        "r-ab12",
+        "r-ab12",
+        "r-ab34",
+        "r-ab3456",
+    ]
+    with pytest.raises(Conflict, match="'r-ab' is the beginning of r-ab12, r-ab34, r-ab3456; give more"):
+        store.get("r-ab", NOW)
+    for name in ("r-aa00", "r-x", "h-ab12", "R-ab12"):
+        with pytest.raises(NotFound, match=f"no revocation {name}"):
+            store.get(name, NOW)
 
 
 def test_an_assertion_is_used_once_whoever_asks(database: Database) -> None:

@@ -229,7 +229,8 @@ class Issued(Part, frozen=True, kw_only=True):
 class Revoked(Part, frozen=True, kw_only=True):
     """Whom of an issuer a command shut out, by `scope` (token, subject or user) and `value`; `lifted`: let in again.
 
-    `until` is when it is over by itself, empty where it is not.
+    `until` is when it is over by itself, empty where it is not. One that is told again with a later end, or with none,
+    was extended.
     """
 
     id: str

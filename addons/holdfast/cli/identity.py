@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,7 +48,8 @@ def revoke(
 ) -> None:
     """Let somebody in no more: a token, a subject or a user. What they have under way ends within seconds.
 
-    It is on record before it counts, and counts for every gateway of the database.
+    It is on record before it counts, and counts for every gateway of the database. What is revoked for a time is
+    extended by a longer one, or by none: it keeps its ID, and lets nobody in meanwhile.
 
     \b
     Example:
@@ -70,15 +72,17 @@ def revoke(
         until=now + parse_age(lasting, "--for") if lasting else None,
     )
     with _opened(settings) as (store, ledger):
-        store.require_new(revocation)
+        shorter = store.find_shorter(revocation)
+        if shorter is not None:
+            revocation = replace(revocation, id=shorter.id)
         _record(ledger, revocation, revocation.revoked_by, reason, lifted=False)
         store.add(revocation)
-    _print_one(revocation, "revoked", output)
+    _print_one(revocation, "revoked" if shorter is None else "extended", output)
 
 
 @app.command()
 def restore(
-    revocation_id: Annotated[str, typer.Argument(metavar="ID", help="The revocation.")],
+    revocation_id: Annotated[str, typer.Argument(metavar="ID", help="The revocation, or the beginning of its ID.")],
     reason: Annotated[str, typer.Option(help="Why; goes into the record.")],
     requested_by: RequestedBy = "",
     output: OutputFormat = Output.TABLE,
@@ -88,14 +92,14 @@ def restore(
 
     \b
     Example:
-      holdfast identity restore r-1f0c9a72de --reason "the runner is a new one"
+      holdfast identity restore r-1f0c --reason "the runner is a new one"
     """
     reason = require_reason(reason)
     settings = read_settings(config)
     with _opened(settings) as (store, ledger):
-        revocation = store.get(revocation_id)
+        revocation = store.get(revocation_id, datetime.now(UTC).timestamp())
         _record(ledger, revocation, requested_by or who_runs_this(), reason, lifted=True)
-        store.remove(revocation_id)
+        store.remove(revocation.id)
     _print_one(revocation, "lifted", output)
 
 

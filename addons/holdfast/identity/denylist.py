@@ -51,6 +51,10 @@ class Revocation:
         """Whether its time is not over; `now` is in seconds since the epoch."""
         return self.until is None or now < self.until.timestamp()
 
+    def outlasts(self, other: Revocation) -> bool:
+        """Whether it ends later than another, or never and the other does."""
+        return other.until is not None and (self.until is None or other.until < self.until)
+
 
 class Denylist:
     """Revocations, found by what they name."""

@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from holdfast.database import Code, Moment, metadata
 from holdfast.errors import Conflict, NotFound
-from holdfast.identity.denylist import Revocation, Scope
+from holdfast.identity.denylist import ID_PREFIX, Revocation, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,32 +61,50 @@ class RevocationStore:
         """Every revocation, the oldest first."""
         return self._read()
 
-    def require_new(self, revocation: Revocation) -> None:
-        """Raise Conflict when what it names is revoked already at that time."""
+    def find_shorter(self, revocation: Revocation) -> Revocation | None:
+        """What revokes the same already at that time, and would end sooner; None where nothing does.
+
+        Raises Conflict when what is there ends no sooner.
+        """
         for other in self._read(*_same_name(revocation)):
-            if other.holds_at(revocation.revoked_at.timestamp()):
-                until = f", until {other.until:%Y-%m-%dT%H:%M:%SZ}" if other.until else ""
-                raise Conflict(
-                    f"{other.id} revokes it already{until}; `holdfast identity restore {other.id}` lifts that"
-                )
+            if not other.holds_at(revocation.revoked_at.timestamp()):
+                continue
+            if revocation.outlasts(other):
+                return other
+            until = f", until {other.until:%Y-%m-%dT%H:%M:%SZ}" if other.until else ""
+            longer = ", and a longer --for, or none, extends it" if other.until else ""
+            lifts = f"`holdfast identity restore {other.id}` lifts that{longer}"
+            raise Conflict(f"{other.id} revokes it already{until}; {lifts}")
+        return None
 
     def add(self, revocation: Revocation) -> None:
-        """Keep one, in the place of one whose time is over.
+        """Keep one, in the place of one whose time is over or that would end sooner: at no moment there is neither.
 
-        Raises Conflict when the same token, subject or user is revoked already.
+        Raises Conflict when the same token, subject or user is revoked already for as long.
         """
         values = {column.name: getattr(revocation, column.name) for column in revocations.c}
-        is_over = revocations.c.until <= revocation.revoked_at
+        until = revocations.c.until
+        ends_sooner = until.is_not(None) if revocation.until is None else until < revocation.until
+        is_over = until <= revocation.revoked_at
         with self._database.writing() as connection:
-            connection.execute(delete(revocations).where(*_same_name(revocation), is_over))
+            connection.execute(delete(revocations).where(*_same_name(revocation), is_over | ends_sooner))
             if not _insert_new(connection, revocations, {**values, "scope": revocation.scope.value}):
                 raise Conflict("it is revoked already; `holdfast identity revocations` lists what is")
 
-    def get(self, revocation_id: str) -> Revocation:
-        """One by its ID. Raises NotFound."""
-        for revocation in self._read(revocations.c.id == revocation_id):
-            return revocation
-        raise NotFound(f"there is no revocation {revocation_id}; `holdfast identity revocations` lists them")
+    def get(self, beginning: str, now: float) -> Revocation:
+        """The one whose ID this is, or begins so (with or without `r-`), of those whose time is not over.
+
+        `now` is in seconds since the epoch. Raises NotFound, and Conflict when there are several.
+        """
+        wanted = beginning if beginning.startswith(ID_PREFIX) else ID_PREFIX + beginning
+        found = [each for each in self._read() if each.id.startswith(wanted) and each.holds_at(now)]
+        found = [each for each in found if each.id == wanted] or found
+        if not found:
+            raise NotFound(f"there is no revocation {beginning}; `holdfast identity revocations` lists them")
+        if len(found) > 1:
+            named = ", ".join(each.id for each in found)
+            raise Conflict(f"{beginning!r} is the beginning of {named}; give more")
+        return found[0]
 
     def remove(self, revocation_id: str) -> None:
         """Lift one, if it is there."""
