@@ -11,19 +11,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from holdfast.cli.audit.maintenance import LOCK_FILE, RequestedBy, open_log, open_store, who_runs_this
+from holdfast.cli.audit.reading import open_reading
 from holdfast.cli.explain import explain
 from holdfast.cli.identity_log import list_log
 from holdfast.cli.options import ConfigFile, OutputFormat, parse_age, read_settings, require_reason
-from holdfast.cli.output import Output, print_table, print_value
+from holdfast.cli.output import Output, print_table, print_value, show_on_one_line
 from holdfast.errors import ConfigurationError, HoldfastError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from holdfast.audit.ledger import Ledger
+    from holdfast.audit.store import AuditStore
     from holdfast.identity.denylist import Revocation, Scope
     from holdfast.identity.store import RevocationStore
     from holdfast.settings import Settings
+
+LOOKED_AT = 500
+"""So many of the calls of a name are looked at for one of its issuer."""
 
 COLUMNS = ("ID", "SCOPE", "VALUE", "ISSUER", "UNTIL", "BY", "REASON")
 
@@ -78,6 +83,7 @@ def revoke(
         _record(ledger, revocation, revocation.revoked_by, reason, lifted=False)
         store.add(revocation)
     _print_one(revocation, "revoked" if shorter is None else "extended", output)
+    _tell_unknown(settings, revocation)
 
 
 @app.command()
@@ -152,6 +158,37 @@ def _record(ledger: Ledger, revocation: Revocation, by: str, reason: str, *, lif
     (outcome,) = ledger.write([Entry(Record(kind=Kind.REVOKE, at=timestamp(datetime.now(UTC)), revoke=told))])
     if isinstance(outcome, HoldfastError):
         raise outcome
+
+
+def _tell_unknown(settings: Settings, revocation: Revocation) -> None:
+    """Say on standard error when nobody on record is meant: that may be as intended, or misspelt."""
+    from holdfast.audit.store import AuditStore
+
+    try:
+        with open_reading(settings) as database:
+            is_known = _is_known(AuditStore(database), revocation)
+    except HoldfastError as fault:
+        typer.echo(f"Whether it is spelt as in the record was not looked at. {fault}", err=True)
+        return
+    if not is_known:
+        who = f"the {revocation.scope.value} {show_on_one_line(revocation.value)} of {revocation.issuer}"
+        typer.echo(f"no call on record is by {who}; is it spelt as in the record?", err=True)
+
+
+def _is_known(store: AuditStore, revocation: Revocation) -> bool:
+    """Whether one of the latest calls that may be by those who are named is of their issuer; true if none can tell."""
+    from holdfast.audit.callers import LONGEST_CLAIM
+    from holdfast.audit.store import Filters
+    from holdfast.identity.denylist import NAMING, Scope
+
+    if revocation.scope is Scope.USER:
+        asked = [Filters(user=revocation.value)]
+    elif len(revocation.value) > LONGEST_CLAIM:
+        return True
+    else:
+        asked = [Filters(claims=((claim, revocation.value),)) for claim in NAMING[revocation.scope]]
+    found = (row for filters in asked for row in store.list_calls(filters, limit=LOOKED_AT))
+    return any(row.issuer == revocation.issuer for row in found)
 
 
 def _one_scope(token_id: str, subject: str, user: str) -> tuple[Scope, str]:

@@ -34,6 +34,10 @@ class Scope(enum.StrEnum):
     USER = "user"
 
 
+NAMING = {Scope.TOKEN: ("jti", "assertionID"), Scope.SUBJECT: ("sub", "nameID")}
+"""The claim that has what is named: of a token, and where there is none, of a SAML assertion."""
+
+
 @dataclass(frozen=True, slots=True)
 class Revocation:
     """One of them. `value` is a jti, a sub or a user name of `issuer`; without `until` it holds until it is lifted."""
@@ -66,10 +70,11 @@ class Denylist:
         """The revocation that refuses this identity, if there is one; `now` is in seconds since the epoch."""
         if not self._found:
             return None
+        token, subject = NAMING[Scope.TOKEN], NAMING[Scope.SUBJECT]
         named = (
-            (Scope.TOKEN, identity.claims.get("jti", identity.claims.get("assertionID"))),
+            (Scope.TOKEN, identity.claims.get(token[0], identity.claims.get(token[1]))),
             *((Scope.TOKEN, value.removeprefix(CREDENTIAL_PREFIX)) for value in identity.extra.get(CREDENTIAL_ID, ())),
-            (Scope.SUBJECT, identity.claims.get("sub", identity.claims.get("nameID"))),
+            (Scope.SUBJECT, identity.claims.get(subject[0], identity.claims.get(subject[1]))),
             (Scope.USER, identity.username),
         )
         for scope, value in named:
