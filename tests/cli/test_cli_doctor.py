@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import socket
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -400,9 +401,10 @@ def test_a_clock_is_judged_by_what_tokens_tolerate(skew: float | None, state: st
 
 
 async def test_the_approvals_api_is_not_started_before_the_first_start(world: World) -> None:
-    settings = world.settings.model_copy(
-        update={"listen": Listen(), "approvals": world.settings.approvals.model_copy(update={"port": 8444})}
-    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]  # of nobody, from here on
+    approvals = world.settings.approvals.model_copy(update={"port": port})
+    settings = world.settings.model_copy(update={"listen": Listen(), "approvals": approvals})
     assert not settings.state_dir.joinpath("listener").exists()
     check = await check_approvals(settings)
     assert (check.state, check.found, check.advice) == (

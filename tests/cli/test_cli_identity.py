@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from audit.entries import entry, record
 from console.world import ISSUER, SAML, make_world
-from holdfast.audit.record import Caller, Entry
+from holdfast.audit.record import Caller, Entry, Issued, Kind, Record, timestamp
 from holdfast.certificates import make_authority
 from holdfast.cli import app
 from holdfast.identity.denylist import Revocation, Scope
@@ -45,6 +45,7 @@ CALLERS = (
         (("--user", "alice"), ISSUER, ""),
         (("--subject", "a-1"), ISSUER, ""),
         (("--token-id", "t-1"), ISSUER, ""),
+        (("--token-id", "given-1"), ISSUER, ""),
         (("--user", "saml:bob"), "https://id.test/saml", ""),
         (("--subject", "bob"), "https://id.test/saml", ""),
         (("--token-id", "_1"), "https://id.test/saml", ""),
@@ -63,7 +64,9 @@ def test_a_name_that_no_call_on_record_has_is_revoked_and_told(
     world = make_world(tmp_path)
     settings = world.folder / "holdfast.yaml"
     settings.write_text(settings.read_text().replace("policies:", f"{SAML}policies:"))
-    world.ledger.write([Entry(record(identity=caller)) for caller in CALLERS])
+    issued = Issued(id="given-1", grant="token-exchange", expires_at=2_000_000_000)
+    given = Record(kind=Kind.ISSUE, at=timestamp(datetime.now(UTC)), identity=CALLERS[0], issue=issued)
+    world.ledger.write([Entry(record(identity=caller)) for caller in CALLERS] + [Entry(given)])
     command = ["identity", "revoke", *named, "--issuer", issuer, "--reason", "gone", "--config", str(settings)]
     done = CliRunner().invoke(app, command)
     assert (done.exit_code, done.stdout.startswith("revoked: r-")) == (0, True), done.output

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from holdfast.audit.ledger import Ledger
     from holdfast.audit.store import AuditStore
+    from holdfast.database import Database
     from holdfast.identity.denylist import Revocation, Scope
     from holdfast.identity.store import RevocationStore
     from holdfast.settings import Settings
@@ -166,7 +167,7 @@ def _tell_unknown(settings: Settings, revocation: Revocation) -> None:
 
     try:
         with open_reading(settings) as database:
-            is_known = _is_known(AuditStore(database), revocation)
+            is_known = _has_called(AuditStore(database), revocation) or _was_given(database, revocation)
     except HoldfastError as fault:
         typer.echo(f"Whether it is spelt as in the record was not looked at. {fault}", err=True)
         return
@@ -175,7 +176,18 @@ def _tell_unknown(settings: Settings, revocation: Revocation) -> None:
         typer.echo(f"no call on record is by {who}; is it spelt as in the record?", err=True)
 
 
-def _is_known(store: AuditStore, revocation: Revocation) -> bool:
+def _was_given(database: Database, revocation: Revocation) -> bool:
+    """Whether a token that is named so is among the latest that we gave."""
+    from holdfast.audit.store.admissions import list_admissions
+    from holdfast.identity.denylist import Scope
+
+    if revocation.scope is not Scope.TOKEN:
+        return False
+    given = (each.record.issue for each in list_admissions(database, limit=LOOKED_AT))
+    return any(issue is not None and issue.id == revocation.value for issue in given)
+
+
+def _has_called(store: AuditStore, revocation: Revocation) -> bool:
     """Whether one of the latest calls that may be by those who are named is of their issuer; true if none can tell."""
     from holdfast.audit.callers import LONGEST_CLAIM
     from holdfast.audit.store import Filters
