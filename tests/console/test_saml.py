@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import secrets
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -47,6 +48,7 @@ SETTINGS = OwnTokens(url=URL)
 CALLBACK = "http://127.0.0.1:41234/callback"
 VERIFIER = "v" * 43
 CHALLENGE = encode_base64url(sha256(VERIFIER.encode()).digest())
+REQUEST_ID = f"_{bytes(20).hex()}"
 LONG_STATE = "".join(sha256(bytes([n])).hexdigest() for n in range(150))
 AUTHORIZE = {
     "response_type": "code",
@@ -56,6 +58,11 @@ AUTHORIZE = {
     "code_challenge": CHALLENGE,
     "code_challenge_method": "S256",
 }
+
+
+def known_bytes(size: int) -> bytes:
+    """The ID of every request is the same, that of every code another."""
+    return bytes(size) if size == len(bytes.fromhex(REQUEST_ID[1:])) else os.urandom(size)
 
 
 @dataclass
@@ -76,7 +83,9 @@ class World:
         self.database = Database.open(f"sqlite:///{self.folder / 'audit.db'}")
         used = UsedAssertions(self.database, lambda: self.now)
         refusals = Refusals(self.writer)
-        saml = SAMLService(URL, self.providers, used, self.keys, refusals, clock=lambda: self.now)
+        saml = SAMLService(
+            URL, self.providers, used, self.keys, refusals, clock=lambda: self.now, random_bytes=known_bytes
+        )
         clock = lambda: datetime.fromtimestamp(self.now, UTC)  # noqa: E731
         service = TokenService(SETTINGS, self.keys, self.authenticator, self.writer, refusals, clock, saml)
         decisions: Any = None
@@ -87,7 +96,7 @@ class World:
         return await self.client.get("/authorize", params={**AUTHORIZE, **changes})
 
     async def relay_state(self) -> str:
-        """Begin a login; the request's ID is made the one that the forged responses answer."""
+        """Begin a login."""
         answer = await self.begin()
         assert answer.status_code == 303
         query = parse_qs(urlsplit(answer.headers["location"]).query)
@@ -109,8 +118,7 @@ class World:
 
 
 @asynccontextmanager
-async def opened(folder: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> AsyncIterator[World]:
-    monkeypatch.setattr("holdfast.console.saml.secrets.token_hex", lambda size: "1")
+async def opened(folder: Path, **options: Any) -> AsyncIterator[World]:
     world = World(folder, **options)
     await world.authenticator.start()
     yield world
@@ -121,7 +129,7 @@ async def opened(folder: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) 
 
 def answering() -> bytes:
     """A good response, to the request whose ID `opened` has chosen."""
-    return response_signed(("_request-1", "_1"))
+    return response_signed(("_request-1", REQUEST_ID))
 
 
 def told(answer: httpx.Response) -> dict[str, str]:
@@ -131,8 +139,8 @@ def told(answer: httpx.Response) -> dict[str, str]:
     return dict(parse_qsl(urlsplit(answer.headers["location"]).query))
 
 
-async def test_a_person_logs_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with opened(tmp_path, monkeypatch) as world:
+async def test_a_person_logs_in(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
         back = told(await world.answer(await world.relay_state(), answering()))
         assert (back["state"], back["iss"]) == ("s-1", URL)
         given = (await world.redeem(back["code"])).json()
@@ -145,10 +153,8 @@ async def test_a_person_logs_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert entry.record.issue.grant == "saml-login"
 
 
-async def test_a_code_is_good_once_for_a_minute_and_for_whom_it_was_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with opened(tmp_path, monkeypatch) as world:
+async def test_a_code_is_good_once_for_a_minute_and_for_whom_it_was_made(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
         code = told(await world.answer(await world.relay_state(), answering()))["code"]
         assert (await world.redeem("another")).json()["error"] == "invalid_grant"
         assert (await world.redeem(code)).status_code == 200
@@ -165,10 +171,8 @@ async def test_a_code_is_good_once_for_a_minute_and_for_whom_it_was_made(
         {"audience": "https://other.example"},
     ],
 )
-async def test_a_stolen_code_is_worth_nothing_and_is_used_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str]
-) -> None:
-    async with opened(tmp_path, monkeypatch) as world:
+async def test_a_stolen_code_is_worth_nothing_and_is_used_up(tmp_path: Path, changes: dict[str, str]) -> None:
+    async with opened(tmp_path) as world:
         code = told(await world.answer(await world.relay_state(), answering()))["code"]
         refused = await world.redeem(code, **changes)
         assert refused.status_code == 400
@@ -177,8 +181,8 @@ async def test_a_stolen_code_is_worth_nothing_and_is_used_up(
         assert world.writer.entries == [] or "audience" in changes
 
 
-async def test_what_takes_too_long_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with opened(tmp_path, monkeypatch) as world:
+async def test_what_takes_too_long_is_over(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
         relay_state = await world.relay_state()
         world.now += LOGIN_SECONDS + 1
         assert (await world.answer(relay_state, answering())).status_code == 400
@@ -188,8 +192,8 @@ async def test_what_takes_too_long_is_over(tmp_path: Path, monkeypatch: pytest.M
         assert (await world.redeem(code)).json()["error"] == "invalid_grant"
 
 
-async def test_a_response_is_good_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with opened(tmp_path, monkeypatch) as world:
+async def test_a_response_is_good_once(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
         assert "code" in told(await world.answer(await world.relay_state(), answering()))
         again = told(await world.answer(await world.relay_state(), answering()))
         assert (again["error"], again["state"]) == ("access_denied", "s-1")
@@ -200,15 +204,15 @@ async def test_a_response_is_good_once(tmp_path: Path, monkeypatch: pytest.Monke
     "document",
     [
         response_signed(),  # it answers another request
-        response_signed(("_request-1", "_1"), ("Success", "Responder")),
+        response_signed(("_request-1", REQUEST_ID), ("Success", "Responder")),
         b"<x/>",
         b"",
     ],
 )
 async def test_what_is_refused_goes_back_as_an_error_and_without_a_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, document: bytes
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, document: bytes
 ) -> None:
-    async with opened(tmp_path, monkeypatch) as world:
+    async with opened(tmp_path) as world:
         back = told(await world.answer(await world.relay_state(), document))
         assert back["error"] == "access_denied"
         assert "code" not in back
@@ -218,10 +222,8 @@ async def test_what_is_refused_goes_back_as_an_error_and_without_a_code(
 
 
 @pytest.mark.parametrize("relay_state", ["", "unknown"])
-async def test_a_response_that_nobody_asked_for_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, relay_state: str
-) -> None:
-    async with opened(tmp_path, monkeypatch) as world:
+async def test_a_response_that_nobody_asked_for_is_refused(tmp_path: Path, relay_state: str) -> None:
+    async with opened(tmp_path) as world:
         await world.relay_state()
         answer = await world.answer(relay_state, answering())
         assert answer.status_code == 400
@@ -254,10 +256,8 @@ async def test_a_response_that_nobody_asked_for_is_refused(
         "",
     ],
 )
-async def test_nobody_is_sent_anywhere_but_to_the_callback_of_a_login(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redirect_uri: str
-) -> None:
-    async with opened(tmp_path, monkeypatch) as world:
+async def test_nobody_is_sent_anywhere_but_to_the_callback_of_a_login(tmp_path: Path, redirect_uri: str) -> None:
+    async with opened(tmp_path) as world:
         answer = await world.begin(redirect_uri=redirect_uri)
         assert answer.status_code == 400
         assert "location" not in answer.headers
@@ -267,10 +267,8 @@ async def test_nobody_is_sent_anywhere_but_to_the_callback_of_a_login(
 @pytest.mark.parametrize(
     "redirect_uri", ["http://[::1]:1/callback", "http://localhost:1/callback", "http://127.0.0.1:65535/callback"]
 )
-async def test_the_loopback_interface_has_several_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redirect_uri: str
-) -> None:
-    async with opened(tmp_path, monkeypatch) as world:
+async def test_the_loopback_interface_has_several_names(tmp_path: Path, redirect_uri: str) -> None:
+    async with opened(tmp_path) as world:
         assert (await world.begin(redirect_uri=redirect_uri)).status_code == 303
 
 
@@ -288,21 +286,19 @@ async def test_the_loopback_interface_has_several_names(
     ],
 )
 async def test_a_login_that_cannot_begin_goes_back_with_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], error: str
+    tmp_path: Path, changes: dict[str, str], error: str
 ) -> None:
-    async with opened(tmp_path, monkeypatch) as world:
+    async with opened(tmp_path) as world:
         back = told(await world.begin(**changes))
         assert (back["error"], back["state"], back["iss"]) == (error, changes.get("state", "s-1"), URL)
 
 
-async def test_a_person_says_at_which_of_several_providers_they_log_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_person_says_at_which_of_several_providers_they_log_in(tmp_path: Path) -> None:
     """With the address that `holdfast login --idp` sends the browser to."""
     second = trusting(entityID="https://second.example", singleSignOnURL="https://second.example/sso")
     known = Metadata(f"{URL}/token", f"{URL}/jwks", f"{URL}/authorize", None)
     attempt = begin_attempt(secrets.token_bytes)
-    async with opened(tmp_path, monkeypatch, providers=(trusting(), second)) as world:
+    async with opened(tmp_path, providers=(trusting(), second)) as world:
         provider = Provider(Issuer(url=URL, audiences=(URL,)), known, world.client)
 
         async def begin(idp: str) -> httpx.Response:
@@ -314,9 +310,9 @@ async def test_a_person_says_at_which_of_several_providers_they_log_in(
         assert told(await begin(""))["error_description"] == f"idp: expected one of {IDP}, {second.entity_id}"
 
 
-async def test_a_provider_that_takes_posts_gets_a_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_provider_that_takes_posts_gets_a_form(tmp_path: Path) -> None:
     provider = trusting(binding="HTTP-POST")
-    async with opened(tmp_path, monkeypatch, providers=(provider,)) as world:
+    async with opened(tmp_path, providers=(provider,)) as world:
         page = await world.begin()
         assert page.status_code == 200
         assert f'action="{provider.single_sign_on_url}"' in page.text
@@ -325,8 +321,8 @@ async def test_a_provider_that_takes_posts_gets_a_form(tmp_path: Path, monkeypat
         assert policy.startswith("default-src 'none'; script-src 'nonce-")
 
 
-async def test_an_assertion_is_exchanged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with opened(tmp_path, monkeypatch) as world:
+async def test_an_assertion_is_exchanged_once(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
         form = {"grant_type": SAML_BEARER, "assertion": encode_base64url(grant())}
         given = (await world.client.post("/token", data=form)).json()
         found = await world.authenticator.authenticate(f"Bearer {given['access_token']}")
@@ -337,8 +333,8 @@ async def test_an_assertion_is_exchanged_once(tmp_path: Path, monkeypatch: pytes
         assert (first.record.issue.grant, second.record.refusal.why) == ("saml2-bearer", "replayed")
 
 
-async def test_an_assertion_may_come_from_a_file_but_must_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with opened(tmp_path, monkeypatch) as world:
+async def test_an_assertion_may_come_from_a_file_but_must_come(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
         form = {"grant_type": SAML_BEARER, "assertion": encode_base64url(grant()) + "\r\n"}
         (await world.client.post("/token", data=form)).raise_for_status()
         for nothing in ({}, {"assertion": ""}, {"assertion": "\n"}):
@@ -358,7 +354,7 @@ async def test_an_assertion_that_ends_while_it_is_looked_at_is_not_exchanged_aga
         world.now = found.not_on_or_after + 5
         return found
 
-    async with opened(tmp_path, monkeypatch) as world:
+    async with opened(tmp_path) as world:
         form = {"grant_type": SAML_BEARER, "assertion": encode_base64url(grant())}
         (await world.client.post("/token", data=form)).raise_for_status()
         monkeypatch.setattr("holdfast.console.saml.verify_assertion", verify_slowly)
@@ -378,10 +374,8 @@ async def test_an_assertion_that_ends_while_it_is_looked_at_is_not_exchanged_aga
         base64.b64encode(grant()).decode(),
     ],
 )
-async def test_what_is_no_assertion_for_us_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, assertion: str
-) -> None:
-    async with opened(tmp_path, monkeypatch) as world:
+async def test_what_is_no_assertion_for_us_is_refused(tmp_path: Path, assertion: str) -> None:
+    async with opened(tmp_path) as world:
         answer = await world.client.post("/token", data={"grant_type": SAML_BEARER, "assertion": assertion})
         assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
         (entry,) = world.writer.entries
@@ -389,8 +383,8 @@ async def test_what_is_no_assertion_for_us_is_refused(
         assert entry.record.refusal.why
 
 
-async def test_somebody_who_is_revoked_gets_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with opened(tmp_path, monkeypatch) as world:
+async def test_somebody_who_is_revoked_gets_no_token(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
         other = grant(("_assertion-1", "_assertion-2"))
         form = {"grant_type": SAML_BEARER, "assertion": encode_base64url(other)}
         (await world.client.post("/token", data=form)).raise_for_status()
@@ -403,9 +397,9 @@ async def test_somebody_who_is_revoked_gets_no_token(tmp_path: Path, monkeypatch
         assert world.writer.entries[1].record.refusal.why == "revoked"
 
 
-async def test_metadata_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_metadata_is_published(tmp_path: Path) -> None:
     second = trusting(entityID="https://second.example")
-    async with opened(tmp_path, monkeypatch, providers=(trusting(), second)) as world:
+    async with opened(tmp_path, providers=(trusting(), second)) as world:
         assert (await world.client.get("/saml/metadata")).status_code == 400
         answer = await world.client.get("/saml/metadata", params={"idp": IDP})
         assert answer.headers["content-type"] == "application/samlmetadata+xml"
@@ -415,9 +409,9 @@ async def test_metadata_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert metadata["grant_types_supported"][1:] == [SAML_BEARER, AUTHORIZATION_CODE]
 
 
-async def test_every_process_goes_on_with_a_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_process_goes_on_with_a_login(tmp_path: Path) -> None:
     """Begun at one, answered at another, redeemed at a third, once at any."""
-    async with opened(tmp_path, monkeypatch) as first, opened(tmp_path, monkeypatch) as second:
+    async with opened(tmp_path) as first, opened(tmp_path) as second:
         relay_state = await first.relay_state()
         second.client.cookies = first.client.cookies
         code = told(await second.answer(relay_state, answering()))["code"]
@@ -425,10 +419,8 @@ async def test_every_process_goes_on_with_a_login(tmp_path: Path, monkeypatch: p
         assert (await second.redeem(code)).json()["error"] == "invalid_grant"
 
 
-async def test_a_login_is_bound_to_the_browser_in_which_it_began(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with opened(tmp_path, monkeypatch) as world:
+async def test_a_login_is_bound_to_the_browser_in_which_it_began(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
         relay_state = await world.relay_state()
         ((name, cookie),) = world.client.cookies.items()
         world.client.cookies.clear()
@@ -439,8 +431,8 @@ async def test_a_login_is_bound_to_the_browser_in_which_it_began(
         assert world.writer.entries == []
 
 
-async def test_a_cookie_is_for_its_own_login_and_is_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with opened(tmp_path, monkeypatch) as world:
+async def test_a_cookie_is_for_its_own_login_and_is_no_code(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
         await world.relay_state()
         ((_, cookie),) = world.client.cookies.items()
         world.client.cookies.set("__Host-holdfast_2", cookie)
@@ -448,36 +440,41 @@ async def test_a_cookie_is_for_its_own_login_and_is_no_code(tmp_path: Path, monk
         assert (await world.redeem(cookie)).json()["error"] == "invalid_grant"
 
 
-async def test_the_cookie_is_only_for_the_way_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with opened(tmp_path, monkeypatch) as world:
+async def test_the_cookie_is_only_for_the_way_back(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
         begun = (await world.begin()).headers["set-cookie"]
-        for attribute in ("__Host-holdfast_1=", "HttpOnly", "Max-Age=600", "Path=/", "SameSite=none", "Secure"):
+        for attribute in (
+            f"__Host-holdfast{REQUEST_ID}=",
+            "HttpOnly",
+            "Max-Age=600",
+            "Path=/",
+            "SameSite=none",
+            "Secure",
+        ):
             assert attribute in begun
         assert "Domain" not in begun
-        await world.answer("_1", answering())
+        await world.answer(REQUEST_ID, answering())
         assert not world.client.cookies
 
 
-async def test_a_code_shows_nobody_who_it_is_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with opened(tmp_path, monkeypatch) as world:
+async def test_a_code_shows_nobody_who_it_is_for(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
         code = told(await world.answer(await world.relay_state(), answering()))["code"]
         (await world.redeem(code)).raise_for_status()
         name_id = world.writer.entries[0].record.identity.claims["nameID"]
         assert name_id.encode() not in base64.urlsafe_b64decode(code)
 
 
-async def test_a_provider_that_is_trusted_no_more_ends_no_login(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_provider_that_is_trusted_no_more_ends_no_login(tmp_path: Path) -> None:
     other = trusting(entityID="https://second.example")
-    async with opened(tmp_path, monkeypatch) as before, opened(tmp_path, monkeypatch, providers=(other,)) as after:
+    async with opened(tmp_path) as before, opened(tmp_path, providers=(other,)) as after:
         relay_state = await before.relay_state()
         after.client.cookies = before.client.cookies
         assert (await after.answer(relay_state, answering())).status_code == 400
 
 
-async def test_a_login_survives_the_next_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with opened(tmp_path, monkeypatch) as world:
+async def test_a_login_survives_the_next_key(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
         relay_state = await world.relay_state()
         world.keys._make_key(world.now - 120)
         code = told(await world.answer(relay_state, answering()))["code"]

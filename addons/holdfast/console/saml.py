@@ -102,6 +102,7 @@ class SAMLService:
         refusals: Refusals,
         *,
         clock: Callable[[], float] = time.time,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self._url = url
         self._providers = {provider.entity_id: provider for provider in providers}
@@ -109,6 +110,7 @@ class SAMLService:
         self._keys = keys
         self._refusals = refusals
         self._clock = clock
+        self._random_bytes = random_bytes
 
     def routes(self) -> list[Route]:
         """Where they are."""
@@ -150,7 +152,7 @@ class SAMLService:
             raise OAuthError("invalid_request", "code_challenge: expected PKCE with S256")
         return _Login(
             idp=self._choose(query.get("idp", "")).entity_id,
-            request_id=f"_{secrets.token_hex(20)}",
+            request_id=f"_{self._random_bytes(20).hex()}",
             redirect_uri=redirect_uri,
             state=state,
             challenge=challenge,
@@ -202,7 +204,7 @@ class SAMLService:
             await self._refusals.tell("saml-login", refusal, datetime.fromtimestamp(self._clock(), UTC))
             told = {"error": "access_denied", "error_description": str(refusal), "state": login.state}
             return self._send_back(login.redirect_uri, **told)
-        code = _Code(secrets.token_urlsafe(16), login.redirect_uri, login.challenge, identity)
+        code = _Code(self._random_bytes(16).hex(), login.redirect_uri, login.challenge, identity)
         sealed = await asyncio.to_thread(self._seal, _tell_code(code), CODE)
         return self._send_back(login.redirect_uri, code=sealed, state=login.state)
 
