@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,11 +15,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from holdfast.certificates import make_authority
 from holdfast.errors import BadRequest
 from holdfast.serving import Server, Service, read_body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 SECONDS = 60
 ROOM = 4
@@ -28,7 +32,7 @@ UNREAD_BODY = b"POST /ok HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\na"
 
 
 @asynccontextmanager
-async def serving(slow: asyncio.Event) -> AsyncIterator[int]:
+async def serving(slow: asyncio.Event, folder: Path | None = None) -> AsyncIterator[int]:
     async def wait(request: Request) -> PlainTextResponse:
         await slow.wait()
         return PlainTextResponse("slow")
@@ -44,7 +48,8 @@ async def serving(slow: asyncio.Event) -> AsyncIterator[int]:
 
     paths = {"/long": answer_at_length, "/ok": answer, "/slow": wait, "/body": read}
     application = Starlette(routes=[Route(path, call, methods=["GET", "POST"]) for path, call in paths.items()])
-    service = Service("the test", "")
+    certificate = None if folder is None else make_certificate(folder)
+    service = Service("the test", "", certificate, certificate)
     listener = service.bind("127.0.0.1", 0)
     server = Server(service.configure(application), ignore_interrupt=True)
     listener.listen()
@@ -55,9 +60,25 @@ async def serving(slow: asyncio.Event) -> AsyncIterator[int]:
     listener.close()
 
 
-async def send(port: int, *parts: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+def make_certificate(folder: Path) -> Path:
+    now = datetime.now(UTC)
+    pair = make_authority("test CA", now=now, days=2).issue("127.0.0.1", hosts=("127.0.0.1",), now=now, days=2)
+    file = folder / "tls.pem"
+    file.write_bytes(pair.key_pem + pair.certificate_pem)
+    return file
+
+
+def trusting_anybody() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+async def send(
+    port: int, *parts: bytes, trust: ssl.SSLContext | None = None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Send one part after the other, each after the first once something has come back."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust)
     for place, part in enumerate(parts):
         if place:
             await reader.read(1)
@@ -66,8 +87,8 @@ async def send(port: int, *parts: bytes) -> tuple[asyncio.StreamReader, asyncio.
     return reader, writer
 
 
-async def status_of(port: int) -> bytes:
-    reader, writer = await send(port, ASK)
+async def status_of(port: int, trust: ssl.SSLContext | None = None) -> bytes:
+    reader, writer = await send(port, ASK, trust=trust)
     line = await reader.readline()
     writer.close()
     return line
@@ -151,6 +172,38 @@ async def test_who_does_not_take_the_answers_is_sent_away(monkeypatch: pytest.Mo
             await loop.sock_connect(deaf, ("127.0.0.1", port))
             with pytest.raises(ConnectionError):
                 await loop.sock_sendall(deaf, ASK.replace(b"/ok", b"/long") * 500_000)
+
+
+async def say_and_stay(port: int, call: bytes) -> tuple[socket.socket, ssl.SSLObject]:
+    """Ask over TLS and take the answer to its end, but never say that the connection is over."""
+    loop = asyncio.get_running_loop()
+    received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = trusting_anybody().wrap_bio(received, sent)
+    raw = socket.socket()
+    raw.setblocking(False)
+    await loop.sock_connect(raw, ("127.0.0.1", port))
+    steps = [tls.do_handshake, lambda: tls.write(call), lambda: tls.read(1 << 14)]
+    while steps:
+        try:
+            steps[0]()
+            steps.pop(0)
+        except ssl.SSLWantReadError:
+            await loop.sock_sendall(raw, sent.read())
+            received.write(await loop.sock_recv(raw, 1 << 16))
+        await loop.sock_sendall(raw, sent.read())
+    return raw, tls
+
+
+@pytest.mark.parametrize("call", [ASK.replace(b"x\r\n", b"x\r\nConnection: close\r\n"), b"?\r\n\r\n"], ids=str)
+async def test_those_who_leave_a_connection_half_closed_keep_nobody_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: bytes
+) -> None:
+    monkeypatch.setattr("holdfast.serving.LARGEST_CONCURRENCY", ROOM)
+    async with asyncio.timeout(SECONDS), serving(asyncio.Event(), tmp_path) as port:
+        staying = [await say_and_stay(port, call) for _ in range(2 * ROOM)]
+        assert b"200" in await status_of(port, trusting_anybody())
+        for raw, _ in staying:
+            raw.close()
 
 
 async def test_who_goes_away_amid_a_call_is_told_no_fault_of_ours() -> None:

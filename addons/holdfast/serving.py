@@ -153,8 +153,11 @@ class Protocol(H11Protocol):
         _cancel(self._untaken)
 
     def _await_call(self) -> None:
-        """End the connection unless a whole call comes in within its time, which parts of one do not prolong."""
-        if self.conn.their_state not in {h11.IDLE, h11.SEND_BODY}:
+        """End the connection unless a whole call comes in within its time, which parts of one do not prolong.
+
+        One that we have closed is for the caller to close too, which over TLS may be half a minute away.
+        """
+        if self.conn.their_state not in {h11.IDLE, h11.SEND_BODY} and not self.transport.is_closing():
             _cancel(self._unasked)
             self._unasked = None
         elif self._unasked is None:
