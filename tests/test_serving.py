@@ -206,6 +206,27 @@ async def test_those_who_leave_a_connection_half_closed_keep_nobody_out(
             raw.close()
 
 
+async def test_those_who_do_not_shake_hands_are_sent_away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("holdfast.serving.REQUEST_SECONDS", 0.5)
+    async with asyncio.timeout(SECONDS / 2), serving(asyncio.Event(), tmp_path) as port:
+        reader, writer = await send(port)
+        assert await is_ended(reader)
+        writer.close()
+
+
+@pytest.mark.parametrize("parts", [(), (b"\x16\x03\x01\x02\x00",)], ids=["nothing", "half a hello"])
+async def test_those_who_do_not_shake_hands_take_no_room(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, parts: tuple[bytes, ...]
+) -> None:
+    monkeypatch.setattr("holdfast.serving.LARGEST_CONCURRENCY", ROOM)
+    async with asyncio.timeout(SECONDS / 4), serving(asyncio.Event(), tmp_path) as port:
+        idle = [await send(port, *parts) for _ in range(2 * ROOM)]
+        assert b"200" in await status_of(port, trusting_anybody())
+        assert await is_ended(idle[0][0])
+        for _, writer in idle:
+            writer.close()
+
+
 async def test_who_goes_away_amid_a_call_is_told_no_fault_of_ours() -> None:
     """It has an answer like any other bad call: what has none is logged, with all of the stack, at strangers' will."""
     messages = iter([{"type": "http.request", "body": b"a", "more_body": True}, {"type": "http.disconnect"}])

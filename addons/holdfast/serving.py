@@ -17,9 +17,10 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h11
 import uvicorn
@@ -29,6 +30,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from holdfast.errors import BadRequest, ConfigurationError, TooLarge
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
 
     from starlette.applications import Starlette
@@ -103,6 +105,9 @@ class Service:
             raise ConfigurationError(
                 f"{self.name} cannot use {self.certificate} with {self.private_key}: {error.strerror or error}."
             ) from error
+        if config.ssl is not None:
+            config.http_protocol_class = partial(Entrance, config.ssl)  # type: ignore[assignment]  # uvicorn calls it
+            config.ssl = None
         return config
 
     def url(self, listener: socket.socket) -> str:
@@ -120,8 +125,7 @@ class Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Wait for the first call."""
-        if len(self.connections) >= LARGEST_CONCURRENCY - 1:
-            self._make_room()
+        _make_room(self.connections)
         super().connection_made(transport)
         self._await_call()
 
@@ -168,16 +172,67 @@ class Protocol(H11Protocol):
         """When it will be ended, by the loop's clock; never, as long as it is for us to do something."""
         return min((timer.when() for timer in (self._unasked, self._untaken) if timer is not None), default=math.inf)
 
-    def _make_room(self) -> None:
-        """End the connection that is to be ended next in any case, if there is one."""
-        others = [each for each in self.connections if isinstance(each, Protocol) and each.ends_at < math.inf]
-        if others:
-            first = min(others, key=lambda each: each.ends_at)
-            self.connections.discard(first)
-            first.transport.abort()
-
     def _end_in_time(self) -> asyncio.TimerHandle:
         return self.loop.call_later(REQUEST_SECONDS, self.transport.abort)
+
+
+class Entrance(asyncio.Protocol):
+    """TLS before HTTP: whoever does not get on with the handshake takes up room as any other, and no longer.
+
+    uvicorn would count a connection from its handshake on only, for which asyncio gives a minute.
+    """
+
+    def __init__(self, context: ssl.SSLContext, **options: Any) -> None:
+        """`options` are uvicorn's."""
+        self._context = context
+        self._protocol = Protocol(**options)
+        self._connections: set[Any] = self._protocol.connections
+        self._loop = self._protocol.loop
+        self._received = b""
+        self._handshake: asyncio.Task[None] | None = None
+        self.ends_at = math.inf
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Begin the handshake."""
+        _make_room(self._connections)
+        self._connections.add(self)
+        self.transport = transport
+        self.ends_at = self._loop.time() + REQUEST_SECONDS
+        transport.pause_reading()  # until the handshake takes what comes
+        self._handshake = self._loop.create_task(self._shake_hands())
+
+    def data_received(self, data: bytes) -> None:
+        """Keep what came along with the end of the handshake."""
+        self._received += data
+
+    def shutdown(self) -> None:
+        """End it: there is no call yet that could be answered."""
+        self.transport.abort()
+
+    async def _shake_hands(self) -> None:
+        try:
+            secured = await self._loop.start_tls(
+                self.transport, self, self._context, server_side=True, ssl_handshake_timeout=REQUEST_SECONDS
+            )
+        except OSError:
+            return
+        finally:
+            self._connections.discard(self)
+        if secured is None or secured.is_closing():
+            return
+        secured.set_protocol(self._protocol)
+        self._protocol.connection_made(secured)
+        if self._received:
+            self._protocol.data_received(self._received)
+
+
+def _make_room(connections: set[Any]) -> None:
+    """Where there is none left, end the connection that is to be ended next in any case, if there is one."""
+    others = [each for each in connections if each.ends_at < math.inf]
+    if others and len(connections) >= LARGEST_CONCURRENCY - 1:
+        first = min(others, key=lambda each: each.ends_at)
+        connections.discard(first)
+        first.transport.abort()
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:
