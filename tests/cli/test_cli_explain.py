@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from holdfast.cli import app
+from holdfast.cli.output import show_on_one_line
 from holdfast.database import Database
 from holdfast.identity.denylist import Revocation, Scope
 from holdfast.identity.store import RevocationStore
@@ -82,6 +83,14 @@ def test_a_token_that_cannot_be_read_says_nothing_of_itself(
     refused = explained(damage(gateway.token("agent")))
     assert refused["refused"]["why"] == why
     assert bool(refused["claimed"]) is is_shown
+
+
+@pytest.mark.parametrize("name", ["\x1b[2Jteam", "[/team]", "[bold]team", "a\nuser  root"])
+def test_the_name_of_a_claim_does_nothing_to_a_terminal(gateway: RunningGateway, name: str) -> None:
+    told = explain(gateway.token("agent", **{name: "blue"}))
+    assert told.exit_code == 0
+    assert any(line.strip().startswith(show_on_one_line(name)) for line in told.stdout.splitlines())
+    assert "\x1b" not in told.stdout
 
 
 @pytest.mark.parametrize("moment", [-1, 2**53 - 1])

@@ -114,7 +114,7 @@ def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
     table.add_column(overflow="fold")
     for name, value in pairs:
         if value:
-            table.add_row(name, Text(show_safely(value)))
+            table.add_row(Text(show_on_one_line(name)), Text(show_safely(value)))
     open_console().print(table)
 
 
