@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import ssl
 import threading
 
 import pytest
@@ -15,7 +16,14 @@ from starlette.routing import Route
 from holdfast.errors import ConfigurationError
 from holdfast.identity import discovery
 from holdfast.identity.dev_issuer import DevIssuer
-from holdfast.identity.discovery import MAX_DOCUMENT_BYTES, METADATA_PATH, choose_loader, fetch_jwks, read_jwks_file
+from holdfast.identity.discovery import (
+    MAX_DOCUMENT_BYTES,
+    METADATA_PATH,
+    IssuerDown,
+    choose_loader,
+    fetch_jwks,
+    read_jwks_file,
+)
 from holdfast.settings.identity import Issuer
 
 
@@ -178,6 +186,26 @@ async def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch, serving
     finally:
         silent.set()
         server.close()
+
+
+async def test_a_name_that_nobody_resolves_is_not_waited_for(monkeypatch):
+    answered = threading.Event()
+
+    def resolve(*wanted, **options):
+        answered.wait()
+        raise OSError("no such name")
+
+    trust = ssl.create_default_context()  # which takes its time, too
+    monkeypatch.setattr(discovery, "_open_trust", lambda issuer: trust)
+    monkeypatch.setattr(discovery, "TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr("socket.getaddrinfo", resolve)
+    load = choose_loader(settings_for("https://issuer.example", None))
+    try:
+        async with asyncio.timeout(10):
+            with pytest.raises(IssuerDown, match="did not answer within"):
+                await load()
+    finally:
+        answered.set()
 
 
 async def test_what_an_issuer_sends_is_taken_apart_away_from_the_calls_of_others(monkeypatch):

@@ -79,11 +79,15 @@ async def _fetch_aside(issuer: Issuer) -> bytes:
 
     What arrives is taken apart without a pause until it has all been read: on the loop that the calls of all callers
     are on, one issuer that answers in chunks of a byte, or with hints without end, would hold up everybody. Nor may
-    issuers that say nothing take the few threads that the database is asked on.
+    issuers that say nothing take the few threads that the database is asked on. The thread is waited for no longer than
+    the fetch may take: it cannot end while the system looks for the issuer's name, which is not for us to bound.
     """
     thread = ThreadPoolExecutor(1, "holdfast-keys")
     try:
-        return await asyncio.get_running_loop().run_in_executor(thread, lambda: asyncio.run(fetch_jwks(issuer)))
+        with telling_faults(issuer.url):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(thread, lambda: asyncio.run(fetch_jwks(issuer)))
     finally:
         thread.shutdown(wait=False)
 
