@@ -15,12 +15,13 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import httpx
 import pytest
+from uvicorn.protocols.http.h11_impl import DEFAULT_MAX_INCOMPLETE_EVENT_SIZE
 
 from console.test_tokens import Writer
 from holdfast.audit.record import Kind
 from holdfast.console.application import ApprovalsAPI
 from holdfast.console.refusals import Refusals
-from holdfast.console.saml import AUTHORIZATION_CODE, CODE_SECONDS, LOGIN_SECONDS, SAML_BEARER, SAMLService
+from holdfast.console.saml import AUTHORIZATION_CODE, CODE_SECONDS, LOGIN_SECONDS, SAML_BEARER, SLOTS, SAMLService
 from holdfast.console.tokens import TokenService
 from holdfast.database import Database
 from holdfast.identity.authenticator import Authenticator
@@ -48,7 +49,8 @@ SETTINGS = OwnTokens(url=URL)
 CALLBACK = "http://127.0.0.1:41234/callback"
 VERIFIER = "v" * 43
 CHALLENGE = encode_base64url(sha256(VERIFIER.encode()).digest())
-REQUEST_ID = f"_{bytes(20).hex()}"
+REQUEST_BYTES = 20
+REQUEST_ID = f"_{bytes(REQUEST_BYTES).hex()}0"
 LONG_STATE = "".join(sha256(bytes([n])).hexdigest() for n in range(150))
 AUTHORIZE = {
     "response_type": "code",
@@ -62,7 +64,7 @@ AUTHORIZE = {
 
 def known_bytes(size: int) -> bytes:
     """The ID of every request is the same, that of every code another."""
-    return bytes(size) if size == len(bytes.fromhex(REQUEST_ID[1:])) else os.urandom(size)
+    return bytes(size) if size == REQUEST_BYTES else os.urandom(size)
 
 
 @dataclass
@@ -187,7 +189,7 @@ async def test_what_takes_too_long_is_over(tmp_path: Path) -> None:
         world.now += LOGIN_SECONDS + 1
         assert (await world.answer(relay_state, answering())).status_code == 400
         world.now = float(NOW)
-        code = told(await world.answer(await world.relay_state(), answering()))["code"]
+        code = told(await world.answer(relay_state, answering()))["code"]
         world.now += CODE_SECONDS + 1
         assert (await world.redeem(code)).json()["error"] == "invalid_grant"
 
@@ -444,7 +446,7 @@ async def test_the_cookie_is_only_for_the_way_back(tmp_path: Path) -> None:
     async with opened(tmp_path) as world:
         begun = (await world.begin()).headers["set-cookie"]
         for attribute in (
-            f"__Host-holdfast{REQUEST_ID}=",
+            "__Host-holdfast_0=",
             "HttpOnly",
             "Max-Age=600",
             "Path=/",
@@ -479,3 +481,22 @@ async def test_a_login_survives_the_next_key(tmp_path: Path) -> None:
         world.keys._make_key(world.now - 120)
         code = told(await world.answer(relay_state, answering()))["code"]
         assert (await world.redeem(code)).status_code == 200
+
+
+async def test_logins_that_other_sites_begin_keep_nobody_from_logging_in(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
+        for n in range(100):
+            begun = await world.begin(state=LONG_STATE[n : n + 600])
+            assert begun.headers["set-cookie"].startswith("__Host-holdfast_")
+        relay_state = await world.relay_state()
+        request = world.client.build_request("POST", "/saml/acs")
+        assert len(request.headers["cookie"]) < DEFAULT_MAX_INCOMPLETE_EVENT_SIZE * 0.7
+        assert "code" in told(await world.answer(relay_state, answering()))
+
+
+async def test_several_logins_are_under_way_in_a_browser(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
+        relay_state = await world.relay_state()
+        others = {await world.relay_state() for _ in range(len(SLOTS) - 1)}
+        assert len(others | {relay_state}) == len(world.client.cookies) == len(SLOTS)
+        assert "code" in told(await world.answer(relay_state, answering()))

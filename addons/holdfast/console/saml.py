@@ -59,8 +59,10 @@ SAML_BEARER = "urn:ietf:params:oauth:grant-type:saml2-bearer"
 AUTHORIZATION_CODE = "authorization_code"
 LOGIN_SECONDS = 600
 CODE_SECONDS = 60
-LONGEST_COOKIE = 3800
-"""Browsers keep 4096 bytes, with the name and what belongs to it (RFC 6265 section 6.1)."""
+SLOTS = "01234567"
+"""Each is for one of the logins under way in a browser; of more than there are, one goes."""
+LONGEST_COOKIE = 1200
+"""In every slot one, and the browser's requests still have heads that HTTP servers take: 16 KiB, here."""
 LOGIN = "holdfast.dev/saml-login"
 CODE = "holdfast.dev/saml-code"
 LARGEST_RESPONSE = 512 << 10
@@ -134,7 +136,7 @@ class SAMLService:
             raise BadRequest(f"expected client_id {CLIENT_ID} and redirect_uri http://127.0.0.1:PORT/callback")
         state = query.get("state", "")
         try:
-            login = self._begin(query, redirect_uri, state)
+            login = self._begin(query, redirect_uri, state, self._new_request_id(request.cookies))
             cookie = await asyncio.to_thread(self._seal, asdict(login), LOGIN)
             if len(cookie) > LONGEST_COOKIE:
                 raise OAuthError("invalid_request", "state, redirect_uri: expected shorter ones")
@@ -144,7 +146,7 @@ class SAMLService:
         _set_cookie(answer, login.request_id, cookie, LOGIN_SECONDS)
         return answer
 
-    def _begin(self, query: Mapping[str, str], redirect_uri: str, state: str) -> _Login:
+    def _begin(self, query: Mapping[str, str], redirect_uri: str, state: str, request_id: str) -> _Login:
         challenge = query.get("code_challenge", "")
         if query.get("response_type") != "code":
             raise OAuthError("unsupported_response_type", "response_type: expected code")
@@ -152,7 +154,7 @@ class SAMLService:
             raise OAuthError("invalid_request", "code_challenge: expected PKCE with S256")
         return _Login(
             idp=self._choose(query.get("idp", "")).entity_id,
-            request_id=f"_{self._random_bytes(20).hex()}",
+            request_id=request_id,
             redirect_uri=redirect_uri,
             state=state,
             challenge=challenge,
@@ -165,6 +167,15 @@ class SAMLService:
             return _render_form(post_form(provider, login.request_id, self._clock(), login.request_id))
         url = redirect_url(provider, login.request_id, self._clock(), login.request_id)
         return RedirectResponse(url, status_code=303, headers=NO_STORE)
+
+    def _new_request_id(self, cookies: Mapping[str, str]) -> str:
+        """One whose cookie has a slot that is free in this browser, if there is any.
+
+        Any page can have a browser begin logins: were there a cookie for each, its requests would soon be too long.
+        """
+        slots = [slot for slot in SLOTS if _cookie_name(slot) not in cookies] or SLOTS
+        drawn = self._random_bytes(20)
+        return f"_{drawn.hex()}{slots[drawn[0] % len(slots)]}"
 
     def _choose(self, entity_id: str) -> SAMLProvider:
         if not entity_id and len(self._providers) == 1:
@@ -285,8 +296,8 @@ def _is_callback(redirect_uri: str) -> bool:
 
 
 def _cookie_name(request_id: str) -> str:
-    """One for each login, so that several may be under way in a browser."""
-    return f"__Host-holdfast{request_id}"
+    """A request's ID ends in its slot, so that several logins may be under way in a browser."""
+    return f"__Host-holdfast_{request_id[-1:]}"
 
 
 def _set_cookie(answer: Response, request_id: str, value: str, seconds: int) -> None:
