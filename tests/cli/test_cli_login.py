@@ -260,6 +260,16 @@ def test_logging_out_everywhere_forgets_what_cannot_be_ended_or_read_too(desk: D
     assert [name for name in os.listdir(desk.cache.folder) if name.endswith(".json")] == []
 
 
+@pytest.mark.parametrize("everything", [False, True])
+def test_logging_out_says_that_what_others_could_read_was_not_ended(desk: Desk, everything: bool) -> None:
+    desk.keep(desk.request)
+    os.chmod(desk.cache.path(desk.request), 0o644)
+    code, out, err = desk.run("logout", *(["--all", desk.options[-1]] if everything else desk.options))
+    assert (code, out) == (1, "")
+    assert "a copy could still be renewed" in err
+    assert desk.cache.read(desk.request) is None
+
+
 def test_a_job_gives_its_own_token(desk: Desk, tmp_path: Path) -> None:
     file = tmp_path / "job.token"
     file.write_text("of-the-file\n")

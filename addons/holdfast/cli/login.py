@@ -281,7 +281,13 @@ def _log_out_everywhere(authority: Path | None) -> None:
             _run(_open_session(request, authority).log_out())
         except HoldfastError as failure:
             failures.append(str(failure))
-    _tell(f"Forgotten: {len(requests) + cache.remove_all()} logins.")
+    unread = cache.remove_all()
+    if unread:
+        failures.append(
+            f"{unread} of them were not as this program leaves them, and a copy could still be renewed; end those "
+            "sessions at their providers."
+        )
+    _tell(f"Forgotten: {len(requests) + unread} logins.")
     if failures:
         raise HoldfastError("\n".join(failures))
 

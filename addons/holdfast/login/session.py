@@ -108,21 +108,28 @@ class Session:
     async def log_out(self) -> bool:
         """Forget the tokens, and have the provider end what would renew them; whether there were any.
 
-        Raises LoginFailed, when they are forgotten here and the provider could not be told, and NotTrusted.
+        Raises LoginFailed, when they are forgotten here and the provider could not be told, and NotTrusted of the
+        folder.
         """
         with self.cache.locked(self.request):
-            tokens = self._read()
+            try:
+                tokens = self.cache.read(self.request)
+            except NotTrusted as fault:
+                self.cache.remove(self.request)
+                raise self._tell_not_ended(fault) from fault
             was_there = self.cache.remove(self.request)
         if tokens is not None and tokens.refresh_token:
             try:
                 await self._end(tokens.refresh_token)
             except HoldfastError as failure:
-                why = str(failure).rstrip(".")
-                raise LoginFailed(
-                    f"the tokens are forgotten here, but a copy could still be renewed: {why}; "
-                    f"end the session at {self.request.issuer} itself."
-                ) from failure
+                raise self._tell_not_ended(failure) from failure
         return was_there
+
+    def _tell_not_ended(self, why: Exception) -> LoginFailed:
+        return LoginFailed(
+            f"the tokens are forgotten here, but a copy could still be renewed: {str(why).rstrip('.')}; "
+            f"end the session at {self.request.issuer} itself."
+        )
 
     async def _end(self, refresh_token: str) -> None:
         """RFC 7009 section 2.1."""
