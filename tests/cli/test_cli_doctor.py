@@ -11,6 +11,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ruamel.yaml import YAML
@@ -35,7 +36,7 @@ from holdfast.errors import ConfigurationError
 from holdfast.identity.token_keys import TokenKeys
 from holdfast.settings import Listen
 from holdfast.settings.audit import Witness
-from holdfast.settings.identity import IdentitySection, OwnTokens
+from holdfast.settings.identity import IdentitySection, Issuer, OwnTokens
 from running import trusted_issuer
 from witness.witnessing import cosigned_in, running_witness
 
@@ -271,6 +272,21 @@ async def test_an_issuer_is_asked_past_any_proxy(
     assert (check.state, check.found.endswith(" keys")) == ("ok", True), check.found  # and its clock was told
 
 
+@pytest.mark.parametrize("date", ["Sat, 01 Jan 2000 00:00:00 +99999999999999", "now"])
+async def test_a_clock_that_tells_no_time_is_no_fault_of_ours(
+    identity_provider: IdentityProvider, monkeypatch: pytest.MonkeyPatch, date: str
+) -> None:
+    async def open_client(issuer: Issuer) -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, headers={"date": date})))
+
+    monkeypatch.setattr("holdfast.cli.checks.open_client", open_client)
+    identity = IdentitySection.model_validate(
+        {"jwt": [trusted_issuer(identity_provider.url, certificateAuthorityFile=identity_provider.ca_file)]}
+    )
+    check = await check_issuer(identity.jwt[0], identity)
+    assert check == judge_skew(f"issuer {identity_provider.url}", check.found.partition(";")[0], None)
+
+
 @pytest.mark.parametrize(
     ("others", "saml", "told"),
     [
@@ -327,6 +343,16 @@ async def test_the_token_endpoint_is_asked_for_its_keys(world: World, identity_p
     (check,) = await check_token_endpoint(with_tokens_at(world, f"{url}/nowhere"))
     assert (check.state, check.found) == ("warn", "answered 404 when asked for its keys")
     (check,) = await check_token_endpoint(with_tokens_at(world, url))
+    assert (check.state, check.found) == ("warn", f"publishes none of the keys in {world.settings.token_key_folder}")
+
+
+async def test_a_token_endpoint_s_keys_that_cannot_be_read_are_none_of_ours(
+    world: World, identity_provider: IdentityProvider
+) -> None:
+    TokenKeys(world.settings.token_key_folder).prepare(0, 600)
+    shutil.copy(identity_provider.ca_file, world.folder / "ca.crt")
+    identity_provider.answer_next("/jwks", (200, "[" * 100_000))
+    (check,) = await check_token_endpoint(with_tokens_at(world, identity_provider.url.rstrip("/")))
     assert (check.state, check.found) == ("warn", f"publishes none of the keys in {world.settings.token_key_folder}")
 
 

@@ -6,7 +6,6 @@ None of them raises, changes anything, or shows a secret.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 import ssl
@@ -38,6 +37,7 @@ from holdfast.identity.discovery import IssuerDown, choose_loader, metadata_url,
 from holdfast.identity.keys import parse_key_set
 from holdfast.identity.mapping import UserMapper
 from holdfast.identity.saml.signature import read_certificates
+from holdfast.identity.serialization import parse_object
 from holdfast.identity.token_keys import TokenKeys
 from holdfast.masking.plan import compile_plan
 from holdfast.policy.authorizer import load_policies
@@ -413,7 +413,7 @@ async def _ask_skew(issuer: Issuer) -> float | None:
         async with await open_client(issuer) as client:
             response = await client.head(issuer.jwks_url or metadata_url(issuer))
         return parsedate_to_datetime(response.headers["date"]).timestamp() - time.time()
-    except (httpx.HTTPError, OSError, KeyError, ValueError):
+    except (httpx.HTTPError, OSError, KeyError, ValueError, OverflowError):
         return None
 
 
@@ -478,7 +478,7 @@ def _read_key_ids(file: Path) -> frozenset[str]:
 def _key_ids(document: bytes) -> frozenset[str]:
     """The IDs of the keys of a JWKS document; none where it is no such document."""
     try:
-        return frozenset(str(key["kid"]) for key in json.loads(document)["keys"])
+        return frozenset(str(key["kid"]) for key in parse_object(document)["keys"])
     except (ValueError, TypeError, KeyError):
         return frozenset()
 
