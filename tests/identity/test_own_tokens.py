@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -275,3 +276,10 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 def test_without_a_key_nothing_is_signed(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="has no key"):
         TokenKeys(tmp_path).signing_key(NOW)
+
+
+def test_a_key_that_goes_while_it_is_read_is_told(keys: TokenKeys) -> None:
+    (keys.folder / "gone.pem").mkdir()
+    os.utime(keys.folder / "gone.pem", (0, 0))
+    with pytest.raises(ConfigurationError, match=r"gone\.pem"):
+        keys.secrets(NOW + SETTLE_SECONDS)

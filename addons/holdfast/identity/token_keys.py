@@ -80,7 +80,8 @@ class TokenKeys:
     def secrets(self, now: float) -> tuple[bytes, ...]:
         """What sealing derives its keys from: the key that signs first, then the others."""
         signing = self.signing_key(now)
-        return (signing.pem, *(path.read_bytes() for path, _ in self._made() if path.stem != signing.key_id))
+        with self._telling_faults():
+            return (signing.pem, *(path.read_bytes() for path, _ in self._made() if path.stem != signing.key_id))
 
     def _made(self) -> list[tuple[Path, float]]:
         """The private keys and when each was made, the oldest first."""
