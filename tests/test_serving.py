@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SECONDS = 60
 ROOM = 4
+LONGEST = 24 << 20
 ASK = b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n"
 HALF_A_HEAD = b"GET /ok HTTP/1.1\r\nHost: x\r\nA: "
 HALF_A_BODY = b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\na"
@@ -46,7 +47,10 @@ async def serving(slow: asyncio.Event, folder: Path | None = None) -> AsyncItera
     async def answer_at_length(request: Request) -> PlainTextResponse:
         return PlainTextResponse("ok" * 50_000)
 
-    paths = {"/long": answer_at_length, "/ok": answer, "/slow": wait, "/body": read}
+    async def answer_at_great_length(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("ok" * (LONGEST // 2))
+
+    paths = {"/longest": answer_at_great_length, "/long": answer_at_length, "/ok": answer, "/slow": wait, "/body": read}
     application = Starlette(routes=[Route(path, call, methods=["GET", "POST"]) for path, call in paths.items()])
     certificate = None if folder is None else make_certificate(folder)
     service = Service("the test", "", certificate, certificate)
@@ -172,6 +176,21 @@ async def test_who_does_not_take_the_answers_is_sent_away(monkeypatch: pytest.Mo
             await loop.sock_connect(deaf, ("127.0.0.1", port))
             with pytest.raises(ConnectionError):
                 await loop.sock_sendall(deaf, ASK.replace(b"/ok", b"/long") * 500_000)
+
+
+@pytest.mark.parametrize("is_secure", [False, True])
+async def test_who_takes_an_answer_slowly_gets_all_of_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_secure: bool
+) -> None:
+    monkeypatch.setattr("holdfast.serving.REQUEST_SECONDS", 0.5)
+    trust = trusting_anybody() if is_secure else None
+    async with asyncio.timeout(SECONDS), serving(asyncio.Event(), tmp_path if is_secure else None) as port:
+        reader, writer = await send(port, ASK.replace(b"/ok", b"/longest"), trust=trust)
+        await reader.readuntil(b"\r\n\r\n")
+        for _ in range(LONGEST >> 20):
+            await reader.readexactly(1 << 20)
+            await asyncio.sleep(0.1)
+        writer.close()
 
 
 async def say_and_stay(port: int, call: bytes) -> tuple[socket.socket, ssl.SSLObject]:

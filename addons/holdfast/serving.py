@@ -120,60 +120,75 @@ class Service:
 class Protocol(H11Protocol):
     """uvicorn's HTTP/1.1, where whoever takes up the room of a connection must also ask, and take the answers."""
 
-    _unasked: asyncio.TimerHandle | None = None
-    _untaken: asyncio.TimerHandle | None = None
+    _deadline: asyncio.TimerHandle | None = None
+    wire: asyncio.Transport | None = None
+    """What is below TLS, where there is that."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Wait for the first call."""
         _make_room(self.connections)
         super().connection_made(transport)
-        self._await_call()
+        self._await_caller()
 
     def data_received(self, data: bytes) -> None:
         """Wait for the rest of the call, if there is to be one."""
         super().data_received(data)
-        self._await_call()
+        self._await_caller()
 
     def on_response_complete(self) -> None:
         """Wait for the next call."""
         super().on_response_complete()
-        self._await_call()
+        self._await_caller()
 
     def pause_writing(self) -> None:
         """Wait for what was answered to be taken."""
         super().pause_writing()
-        self._untaken = self._end_in_time()
+        self._await_caller()
 
     def resume_writing(self) -> None:
-        """Wait no more: most of it was taken."""
+        """Wait for that no more: most of it was taken."""
         super().resume_writing()
-        _cancel(self._untaken)
-        self._untaken = None
+        self._await_caller()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
         super().connection_lost(exc)
-        _cancel(self._unasked)
-        _cancel(self._untaken)
+        self._stop_waiting()
 
-    def _await_call(self) -> None:
+    def _await_caller(self) -> None:
         """End the connection unless a whole call comes in within its time, which parts of one do not prolong.
 
         One that we have closed is for the caller to close too, which over TLS may be half a minute away.
         """
-        if self.conn.their_state not in {h11.IDLE, h11.SEND_BODY} and not self.transport.is_closing():
-            _cancel(self._unasked)
-            self._unasked = None
-        elif self._unasked is None:
-            self._unasked = self._end_in_time()
+        is_asked_for = self.conn.their_state in {h11.IDLE, h11.SEND_BODY} or self.transport.is_closing()
+        if not is_asked_for and not self.flow.write_paused:
+            self._stop_waiting()
+        elif self._deadline is None:
+            self._end_in_time()
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _end_in_time(self) -> None:
+        self._deadline = self.loop.call_later(REQUEST_SECONDS, self._end_unless_taking, self._left())
+
+    def _end_unless_taking(self, left: int) -> None:
+        """Whoever takes an answer slowly, but does, may go on."""
+        if self._left() in {0, left}:
+            self.transport.abort()
+        else:
+            self._end_in_time()
+
+    def _left(self) -> int:
+        """How many bytes the caller has yet to take; asyncio keeps those of TLS below it, and tells nobody above."""
+        return (self.wire or self.transport).get_write_buffer_size()
 
     @property
     def ends_at(self) -> float:
         """When it will be ended, by the loop's clock; never, as long as it is for us to do something."""
-        return min((timer.when() for timer in (self._unasked, self._untaken) if timer is not None), default=math.inf)
-
-    def _end_in_time(self) -> asyncio.TimerHandle:
-        return self.loop.call_later(REQUEST_SECONDS, self.transport.abort)
+        return math.inf if self._deadline is None else self._deadline.when()
 
 
 class Entrance(asyncio.Protocol):
@@ -221,6 +236,7 @@ class Entrance(asyncio.Protocol):
         if secured is None or secured.is_closing():
             return
         secured.set_protocol(self._protocol)
+        self._protocol.wire = self.transport
         self._protocol.connection_made(secured)
         if self._received:
             self._protocol.data_received(self._received)
@@ -233,11 +249,6 @@ def _make_room(connections: set[Any]) -> None:
         first = min(others, key=lambda each: each.ends_at)
         connections.discard(first)
         first.transport.abort()
-
-
-def _cancel(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
 
 
 class Server(uvicorn.Server):
