@@ -119,7 +119,7 @@ async def is_ended(reader: asyncio.StreamReader) -> bool:
     ],
 )
 async def test_those_who_do_not_ask_are_sent_away(monkeypatch: pytest.MonkeyPatch, parts: tuple[bytes, ...]) -> None:
-    monkeypatch.setattr("holdfast.serving.REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr("holdfast.serving.connections.REQUEST_SECONDS", 0.5)
     async with asyncio.timeout(SECONDS), serving(asyncio.Event()) as port:
         reader, writer = await send(port, *parts)
         dripping = asyncio.create_task(drip(writer))
@@ -129,7 +129,7 @@ async def test_those_who_do_not_ask_are_sent_away(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("parts", [(), (HALF_A_HEAD,), (HALF_A_BODY,), (ASK, b"")], ids=str)
 async def test_those_who_do_not_ask_keep_nobody_out(monkeypatch: pytest.MonkeyPatch, parts: tuple[bytes, ...]) -> None:
-    monkeypatch.setattr("holdfast.serving.LARGEST_CONCURRENCY", ROOM)
+    monkeypatch.setattr("holdfast.serving.connections.LARGEST_CONCURRENCY", ROOM)
     async with asyncio.timeout(SECONDS), serving(asyncio.Event()) as port:
         idle = [await send(port, *parts) for _ in range(2 * ROOM)]
         assert b"200" in await status_of(port)
@@ -137,7 +137,7 @@ async def test_those_who_do_not_ask_keep_nobody_out(monkeypatch: pytest.MonkeyPa
 
 
 async def test_those_who_wait_for_an_answer_are_not_sent_away_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("holdfast.serving.LARGEST_CONCURRENCY", ROOM)
+    monkeypatch.setattr("holdfast.serving.connections.LARGEST_CONCURRENCY", ROOM)
     slow = asyncio.Event()
     async with asyncio.timeout(SECONDS), serving(slow) as port:
         waiting = [await send(port, ASK.replace(b"/ok", b"/slow")) for _ in range(ROOM - 1)]
@@ -156,7 +156,7 @@ async def drip(writer: asyncio.StreamWriter) -> None:
 
 
 async def test_who_has_asked_may_wait_for_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("holdfast.serving.REQUEST_SECONDS", 0.1)
+    monkeypatch.setattr("holdfast.serving.connections.REQUEST_SECONDS", 0.1)
     slow = asyncio.Event()
     async with asyncio.timeout(SECONDS), serving(slow) as port:
         waiting, writer = await send(port, ASK.replace(b"/ok", b"/slow"))
@@ -168,7 +168,7 @@ async def test_who_has_asked_may_wait_for_the_answer(monkeypatch: pytest.MonkeyP
 
 
 async def test_who_does_not_take_the_answers_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("holdfast.serving.REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr("holdfast.serving.connections.REQUEST_SECONDS", 0.5)
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(SECONDS), serving(asyncio.Event()) as port:
         with socket.socket() as deaf:
@@ -182,7 +182,7 @@ async def test_who_does_not_take_the_answers_is_sent_away(monkeypatch: pytest.Mo
 async def test_who_takes_an_answer_slowly_gets_all_of_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_secure: bool
 ) -> None:
-    monkeypatch.setattr("holdfast.serving.REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr("holdfast.serving.connections.REQUEST_SECONDS", 0.5)
     trust = trusting_anybody() if is_secure else None
     async with asyncio.timeout(SECONDS), serving(asyncio.Event(), tmp_path if is_secure else None) as port:
         reader, writer = await send(port, ASK.replace(b"/ok", b"/longest"), trust=trust)
@@ -217,7 +217,7 @@ async def say_and_stay(port: int, call: bytes) -> tuple[socket.socket, ssl.SSLOb
 async def test_those_who_leave_a_connection_half_closed_keep_nobody_out(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: bytes
 ) -> None:
-    monkeypatch.setattr("holdfast.serving.LARGEST_CONCURRENCY", ROOM)
+    monkeypatch.setattr("holdfast.serving.connections.LARGEST_CONCURRENCY", ROOM)
     async with asyncio.timeout(SECONDS), serving(asyncio.Event(), tmp_path) as port:
         staying = [await say_and_stay(port, call) for _ in range(2 * ROOM)]
         assert b"200" in await status_of(port, trusting_anybody())
@@ -226,7 +226,7 @@ async def test_those_who_leave_a_connection_half_closed_keep_nobody_out(
 
 
 async def test_those_who_do_not_shake_hands_are_sent_away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("holdfast.serving.REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr("holdfast.serving.connections.REQUEST_SECONDS", 0.5)
     async with asyncio.timeout(SECONDS / 2), serving(asyncio.Event(), tmp_path) as port:
         reader, writer = await send(port)
         assert await is_ended(reader)
@@ -237,7 +237,7 @@ async def test_those_who_do_not_shake_hands_are_sent_away(monkeypatch: pytest.Mo
 async def test_those_who_do_not_shake_hands_take_no_room(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, parts: tuple[bytes, ...]
 ) -> None:
-    monkeypatch.setattr("holdfast.serving.LARGEST_CONCURRENCY", ROOM)
+    monkeypatch.setattr("holdfast.serving.connections.LARGEST_CONCURRENCY", ROOM)
     async with asyncio.timeout(SECONDS / 4), serving(asyncio.Event(), tmp_path) as port:
         idle = [await send(port, *parts) for _ in range(2 * ROOM)]
         assert b"200" in await status_of(port, trusting_anybody())
