@@ -311,7 +311,7 @@ def test_a_saml_provider_s_certificate_ends(world: World, days: int, state: str)
     found = diagnose(world)
     assert found["saml"][0] == state
     assert state == "ok" or "pin the certificate" in found["saml"][2]
-    assert found["tokens"] == ("ok", f"signed with the keys in {world.settings.token_key_folder}", "")
+    assert found["tokens"] == ("ok", f"{world.settings.token_key_folder} will be made by `holdfast serve`", "")
 
 
 def test_a_key_of_tokens_that_is_none_is_a_failure(world: World) -> None:
@@ -342,6 +342,7 @@ async def test_the_token_endpoint_is_asked_for_its_keys(world: World, identity_p
     url = identity_provider.url.rstrip("/")
     (check,) = await check_token_endpoint(with_tokens_at(world, f"{url}/nowhere"))
     assert (check.state, check.found) == ("warn", "answered 404 when asked for its keys")
+    assert check.advice.startswith("start `holdfast serve` again")
     (check,) = await check_token_endpoint(with_tokens_at(world, url))
     assert (check.state, check.found) == ("warn", f"publishes none of the keys in {world.settings.token_key_folder}")
 

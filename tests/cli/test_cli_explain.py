@@ -122,4 +122,6 @@ def test_it_writes_nothing(gateway: RunningGateway, tmp_path: Path) -> None:
 def test_without_a_token_it_says_how_to_give_one(gateway: RunningGateway) -> None:
     told = runner.invoke(app, ["identity", "explain"])
     assert told.exit_code == 2
-    assert told.stderr == "holdfast: no token: give --token-file FILE, or set $HOLDFAST_TOKEN.\n"
+    assert (
+        told.stderr == "holdfast: no token: give --token-file FILE, or set $HOLDFAST_TOKEN_FILE or $HOLDFAST_TOKEN.\n"
+    )

@@ -230,6 +230,7 @@ def test_a_fault_is_one_sentence(load: Load, entries: list[dict[str, Any]], faul
             "identity.tokens.url: found 'https://issuer.test'; expected: an address that is no issuer",
         ),
         ("https://gateway.test/", "without a slash at its end"),
+        ("https://gateway.test/token", "the address of the approvals API, under which /token and /jwks are found"),
         ("http://gateway.test", "an https:// address"),
     ],
 )

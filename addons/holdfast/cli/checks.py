@@ -442,6 +442,8 @@ def check_tokens(settings: Settings) -> list[Check]:
     except ConfigurationError as error:
         found, _, order = str(error).removesuffix(".").rpartition("; ")
         return [fail("tokens", found or order, f"{order if found else 'see to it'}: the gateway does not start")]
+    if not settings.token_key_folder.exists():
+        return [ok("tokens", f"{settings.token_key_folder} will be made by `holdfast serve`")]
     return [ok("tokens", f"signed with the keys in {settings.token_key_folder}")]
 
 
@@ -461,7 +463,8 @@ async def check_token_endpoint(settings: Settings) -> list[Check]:
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         return [warn(name, f"does not answer ({error or type(error).__name__})", advice)]
     if response.status_code != httpx.codes.OK:
-        return [warn(name, f"answered {response.status_code} when asked for its keys", advice)]
+        restart = "start `holdfast serve` again, where tokens were not in its settings yet; else see to the address"
+        return [warn(name, f"answered {response.status_code} when asked for its keys", restart)]
     own = _read_key_ids(TokenKeys(settings.token_key_folder).jwks_file)
     if own.isdisjoint(_key_ids(response.content)):
         return [warn(name, f"publishes none of the keys in {settings.token_key_folder}", advice)]

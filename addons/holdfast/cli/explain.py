@@ -59,7 +59,9 @@ def _read_token(token_file: Path | None) -> str:
     except ValueError as error:
         raise ConfigurationError(f"{error}.") from error
     if not token:
-        raise ConfigurationError(f"no token: give --token-file FILE, or set ${TOKEN_VARIABLE}.")
+        raise ConfigurationError(
+            f"no token: give --token-file FILE, or set ${TOKEN_FILE_VARIABLE} or ${TOKEN_VARIABLE}."
+        )
     return token
 
 

@@ -233,7 +233,10 @@ class Session:
                 return await callback.code
         except TimeoutError as error:
             seconds = f"{self.around.login_seconds:g}"
-            raise LoginFailed(f"the browser did not come back within {seconds} s; log in again.") from error
+            raise LoginFailed(
+                f"the browser did not come back within {seconds} s; log in again, and where the provider's page shows "
+                f"an error, see whether it knows the client {self.request.client_id}."
+            ) from error
 
     async def _open(self, url: str, code: asyncio.Future[str]) -> bool:
         self.around.tell(f"A browser opens to log you in. If it does not, open this address in one:\n{url}")

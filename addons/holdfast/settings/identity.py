@@ -270,6 +270,8 @@ class OwnTokens(Section):
         check_secure(url)
         if url.endswith("/"):
             raise ValueError("an https:// address without a slash at its end")
+        if url.endswith(("/token", "/jwks")):
+            raise ValueError("the address of the approvals API, under which /token and /jwks are found")
         return url
 
 
