@@ -7,8 +7,8 @@
     POST /v1/holds/{id}/deny         {"reason": "..."}
 
 and, where tokens of our own are given, those of `tokens`. All of these here but the first want `Authorization: Bearer
-TOKEN`, of a trusted issuer. There are no cookies and no CORS headers, so a web page elsewhere can do nothing in a
-person's name.
+TOKEN`, of a trusted issuer. No cookie says who somebody is (those of `saml` say which login is under way, and no more),
+and there are no CORS headers, so a web page elsewhere can do nothing in a person's name.
 """
 
 from __future__ import annotations
