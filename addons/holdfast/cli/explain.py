@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import json
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from holdfast.cli.login import read_given
 from holdfast.cli.options import ConfigFile, OutputFormat, read_settings
-from holdfast.cli.output import Output, print_pairs, print_value
+from holdfast.cli.output import Output, print_pairs, print_value, show_second
 from holdfast.errors import ConfigurationError, Unauthorized
-from holdfast.login.cached import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, read_given_token
+from holdfast.login.cached import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE
 
 if TYPE_CHECKING:
     from holdfast.exchange import Identity
@@ -27,9 +27,6 @@ TokenFile = Annotated[
 ]
 CLAIMED = ("iss", "aud", "sub", "iat", "nbf", "exp")
 """What an unverified token is shown to say of itself: enough to see what the settings lack."""
-
-END_OF_TIME = 253_402_300_799
-"""The last second of the year 9999, beyond which datetime knows none."""
 
 
 def explain(token_file: TokenFile = None, output: OutputFormat = Output.TABLE, config: ConfigFile = None) -> None:
@@ -54,10 +51,7 @@ def explain(token_file: TokenFile = None, output: OutputFormat = Output.TABLE, c
 
 
 def _read_token(token_file: Path | None) -> str:
-    try:
-        token = read_given_token(str(token_file or ""), os.environ)
-    except ValueError as error:
-        raise ConfigurationError(f"{error}.") from error
+    token = read_given(token_file)
     if not token:
         raise ConfigurationError(
             f"no token: give --token-file FILE, or set ${TOKEN_FILE_VARIABLE} or ${TOKEN_VARIABLE}."
@@ -115,7 +109,7 @@ def _print_refusal(refusal: Unauthorized, claimed: dict[str, Any], output: Outpu
 def _print_identity(identity: Identity, output: Output) -> None:
     from holdfast.exchange import flatten_claims
 
-    until = _moment(identity.expires_at)
+    until = show_second(identity.expires_at)
     if output is not Output.TABLE:
         names = {name: getattr(identity, name) for name in ("issuer", "username", "groups", "uid", "extra", "claims")}
         print_value(_plain({**names, "expiresAt": until}), output)
@@ -137,20 +131,12 @@ def _print_identity(identity: Identity, output: Output) -> None:
 def _tell(name: str, value: Any) -> str:
     """A claim for people: times as such, lists and texts as they are."""
     if name in {"iat", "nbf", "exp"} and type(value) is int:
-        return f"{value} ({_moment(value)})"
+        return f"{value} ({show_second(value)})"
     return "\n".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _moment(seconds: float) -> str:
-    if not 0 <= seconds <= END_OF_TIME:
-        return "no date"
-    return f"{datetime.fromtimestamp(seconds, UTC):%FT%TZ}"
-
-
-def _plain(value: Any) -> Any:
+def _plain(value: dict[str, Any]) -> Any:
     """JSON's own types for read-only ones."""
-    if isinstance(value, str | int | float | None):
-        return value
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return {key: _plain(item) for key, item in value.items()}
+    from holdfast.identity.serialization import write_json
+
+    return json.loads(write_json(value))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from holdfast.cli.options import OutputFormat  # noqa: TC001  typer reads the annotations
-from holdfast.cli.output import Output, print_table, print_value, show_safely
+from holdfast.cli.output import Output, print_table, print_value, show_safely, show_second
 from holdfast.errors import ConfigurationError, HoldfastError
 from holdfast.login.cache import NotTrusted, TokenCache, find_folder
 from holdfast.login.cached import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, read_given_token, render
@@ -113,7 +113,7 @@ def login(
         if tokens.refresh_token
         else "; the provider gave no refresh token, so log in again then."
     )
-    _tell(f"Logged in as {tokens.subject}. The token is good until {_moment(tokens.expires_at)}{how}")
+    _tell(f"Logged in as {tokens.subject}. The token is good until {show_second(tokens.expires_at)}{how}")
 
 
 def get_token(
@@ -150,10 +150,7 @@ def get_token(
       holdfast get-token --token-file job.token
     """
     may_ask = _may_ask()
-    try:
-        given = read_given_token(str(token_file or ""), os.environ)
-    except ValueError as error:
-        raise ConfigurationError(f"{error}.") from error
+    given = read_given(token_file)
     if given:
         typer.echo(render(given, None, bare=bare))
         return
@@ -240,7 +237,7 @@ def _list_logins(output: Output) -> None:
     rows = []
     for request, tokens in logins:
         rest = request_options(request)[2 + len(request.scopes) :]
-        until = _moment(tokens.expires_at)
+        until = show_second(tokens.expires_at)
         renewed = "yes" if tokens.refresh_token else "no"
         rows.append(
             (
@@ -262,14 +259,10 @@ def _describe_login(request: LoginRequest, tokens: Tokens) -> dict[str, Any]:
         "clientID": request.client_id,
         "scopes": list(request.scopes),
         "subject": tokens.subject,
-        "until": _moment(tokens.expires_at),
+        "until": show_second(tokens.expires_at),
         "renewed": bool(tokens.refresh_token),
         "options": request_options(request),
     }
-
-
-def _moment(seconds: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def _log_out_everywhere(authority: Path | None) -> None:
@@ -290,6 +283,14 @@ def _log_out_everywhere(authority: Path | None) -> None:
     _tell(f"Forgotten: {len(requests) + unread} logins.")
     if failures:
         raise HoldfastError("\n".join(failures))
+
+
+def read_given(token_file: Path | None) -> str:
+    """A job's own token, of --token-file or the environment; empty where there is none. Raises ConfigurationError."""
+    try:
+        return read_given_token(str(token_file or ""), os.environ)
+    except ValueError as error:
+        raise ConfigurationError(f"{error}.") from error
 
 
 def _may_ask() -> bool:

@@ -13,6 +13,7 @@ import enum
 import json
 import sys
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     type Step = Callable[[str, int | None], Advance]
 
 ITEMS_TOLD = 100
+END_OF_TIME = 253_402_300_799
+"""The last second of the year 9999, beyond which datetime knows none."""
 _UNBOUNDED_WIDTH = 10_000
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -58,6 +61,13 @@ def show_safely(text: str) -> str:
 def show_on_one_line(text: str) -> str:
     """As `show_safely`, with new lines and tabs as escapes too."""
     return "".join(character if character.isprintable() else _escape(character) for character in text)
+
+
+def show_second(seconds: float) -> str:
+    """A moment, in seconds since the epoch, as RFC 3339 has it; `no date` where the calendar has none for it."""
+    if not 0 <= seconds <= END_OF_TIME:
+        return "no date"
+    return f"{datetime.fromtimestamp(seconds, UTC):%FT%TZ}"
 
 
 def print_value(value: Any, output: Output | ListOutput) -> None:

@@ -21,7 +21,6 @@ from holdfast.login.request import LoginRequest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-
 FRESH_SECONDS = 60
 """A token with less left is not given out while there can be a new one."""
 
@@ -115,7 +114,7 @@ class TokenCache:
         except FileNotFoundError:
             return 0
         try:
-            logins = [name for name in os.listdir(folder) if name.endswith(".json") and not name.startswith(".")]
+            logins = list(filter(_is_login, os.listdir(folder)))
             for name in logins:
                 os.unlink(name, dir_fd=folder)
         finally:
@@ -141,7 +140,7 @@ class TokenCache:
             names = sorted(os.listdir(self.folder))
         except FileNotFoundError:
             return []
-        return [os.path.join(self.folder, name) for name in names if name.endswith(".json") and name[0] != "."]
+        return [os.path.join(self.folder, name) for name in names if _is_login(name)]
 
     def _read_file(self, path: str) -> bytes | None:
         try:
@@ -171,6 +170,11 @@ def find_folder(environment: Mapping[str, str]) -> str:
     if not os.path.isabs(root):
         root = os.path.join(os.path.expanduser("~"), ".cache")
     return os.path.join(root, "holdfast", "tokens")
+
+
+def _is_login(name: str) -> bool:
+    """Whether a file of this name holds a login; one that begins with a dot is still being written."""
+    return name.endswith(".json") and not name.startswith(".")
 
 
 def _require_own(path: str, found: os.stat_result, is_kind: Callable[[int], bool]) -> None:
