@@ -247,7 +247,7 @@ class SAMLService:
             code = _read_code(self._unseal(text, CODE, CODE_SECONDS))
         except ValueError:
             return None
-        return code if self._used.remember(code.id, self._url, self._clock() + 2 * CODE_SECONDS) else None
+        return code if self._used.remember(code.id, self._url, self._clock() + CODE_SECONDS) else None
 
     def _seal(self, content: Mapping[str, Any], purpose: str) -> str:
         now = self._clock()
