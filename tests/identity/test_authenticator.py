@@ -143,6 +143,20 @@ async def test_a_verified_token_is_remembered(clock, published):
         assert authenticator.cached(authorization[:-1]) is None
 
 
+async def test_settings_that_are_read_again_remember_no_token_of_those_before(clock, published):
+    """What is remembered belongs to the settings that it was verified by, names and rules included."""
+    authorization = f"Bearer {published.issuer.mint('ada')}"
+    mappings = {**MAPPINGS, "username": {"claim": "sub", "prefix": "ci:"}}
+    changed = {"jwt": [{"issuer": published.settings, "claimMappings": mappings}]}
+    async with started(clock, published.settings) as before:
+        assert (await before.authenticate(authorization)).username == "ada"
+        after = Authenticator(IdentitySection.model_validate(changed), clock=clock)
+        await after.start()
+        assert after.cached(authorization) is None
+        assert (await after.authenticate(authorization)).username == "ci:ada"
+        await after.close()
+
+
 async def test_a_token_is_forgotten_after_five_minutes(clock, published):
     async with started(clock, published.settings) as authenticator:
         authorization = f"Bearer {published.issuer.mint('ada')}"
